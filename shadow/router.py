@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from pymongo.errors import DocumentTooLarge, WriteError
 
@@ -34,8 +35,9 @@ from shadow.stores.base import Batching, InSessions, Store
 from shadow.stores.many import change_each
 from shadow.writes.by_version import ByVersion
 from shadow.writes.context import LoopContext
-from shadow.writes.dual_write import Admit, DualWrite, Result
+from shadow.writes.dual_write import Admit, DualWrite, Early, Result
 from shadow.writes.replicator import Replicator
+from shadow.writes.running import Running
 from shadow.writes.search import Search
 
 __all__ = ["Router"]
@@ -45,8 +47,6 @@ _TOGETHER: Final = 1000
 _ONE_BY_ONE: Final = 16
 """The same where the primary changes one document at a time, or the caller waits for the secondary, which does: each
 document has the time that a batch has."""
-
-T = TypeVar("T")
 
 _NOT_CHOSEN: Final = WriteError("the primary does not choose documents by itself")
 """The result in a process that has just flipped: nothing was asked."""
@@ -77,11 +77,12 @@ class Router(ReadRouter):
         admit: Admit | None = None,
     ) -> None:
         super().__init__(context, reader, percent)
+        self._work = context.writes
         self._admit = admit
         self._dual_write = DualWrite(context, replicator, admit)
         self._search = Search(self._primary, self._write_at_key, context.limits, self._unexpired, context.traces)
         self._by_version = ByVersion(self._primary, self._write_at_key, context.limits, context.traces)
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._running = Running(context.reporter)
         self._turn: contextlib.AbstractAsyncContextManager[None] = contextlib.nullcontext()
         """Of the writes of one call with a session: the server has one at a time."""
 
@@ -116,7 +117,7 @@ class Router(ReadRouter):
         if self._admit is not None and route.dual_write and change.key is ANY:
             # Here already: a store is searched for the document before it is written.
             await self._admit(collection, route.primary)
-        result = (await self._shielded(self._write_one(collection, verb, change)))[0]
+        result = (await self._running.shielded(self._write_one(collection, verb, change)))[0]
         if isinstance(result, Exception):
             raise result
         return result
@@ -129,7 +130,7 @@ class Router(ReadRouter):
         self._note(collection, verb, only, route)
         if self._admit is not None and route.dual_write:
             await self._admit(collection, route.primary)
-        return await self._shielded(self._by_version.every(collection, verb, change))
+        return await self._running.shielded(self._by_version.every(collection, verb, change))
 
     def _note(self, collection: str, verb: Verb, only: MongoOnly, route: Route) -> None:
         """Counts a write that only MongoDB can make. Raises UnsupportedOperation if it is not primary."""
@@ -143,7 +144,7 @@ class Router(ReadRouter):
         route = await self._routes.route(collection)
         refused = [self._refused(collection, each, route) for each in inserts]
         if not any(refused):
-            return await self._shielded(self._insert_many(collection, inserts, ordered=ordered))
+            return await self._insert_together(collection, inserts, ordered=ordered)
         return await self._insert_rest(collection, inserts, refused, ordered=ordered)
 
     async def change_many(self, collection: str, verb: Verb, changes: Sequence[Update | Delete]) -> list[Applied]:
@@ -152,29 +153,25 @@ class Router(ReadRouter):
         the caller does not cancel a batch that has begun."""
         applied: list[Applied] = []
         place = 0
-        while place < len(changes):
-            route = await self._routes.route(collection)
-            together = isinstance(self._stores[route.primary], Batching) and not _waits(route)
-            size = _TOGETHER if together else _ONE_BY_ONE
-            batch = changes[place : place + size]
-            results = await self._shielded(self._change_many(collection, verb, batch))
-            for each in results:
-                if isinstance(each, Exception):
-                    raise each
-            applied += [each for each in results if isinstance(each, Applied) and each.counted]
-            place += len(batch)
+        with self._work.held() as hold:
+            while place < len(changes):
+                route = await self._routes.route(collection)
+                together = isinstance(self._stores[route.primary], Batching) and not _waits(route)
+                size = _TOGETHER if together else _ONE_BY_ONE
+                batch = changes[place : place + size]
+                results = await self._running.answered(
+                    functools.partial(self._change_many, collection, verb, batch), hold
+                )
+                for each in results:
+                    if isinstance(each, Exception):
+                        raise each
+                applied += [each for each in results if isinstance(each, Applied) and each.counted]
+                place += len(batch)
         return applied
 
     async def finish(self, timeout: float) -> None:
         """Waits `timeout` seconds for the writes that are under way, then leaves the rest to their intents."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                while self._tasks:
-                    await asyncio.wait(set(self._tasks))
-        left = set(self._tasks)
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await self._running.finish(timeout)
 
     async def _insert_rest(
         self, collection: str, inserts: Sequence[Insert], refused: Sequence[Exception | None], *, ordered: bool
@@ -189,7 +186,7 @@ class Router(ReadRouter):
         results: list[Result] = [None if ordered else each for each in refused]
         if places:
             kept = [inserts[place] for place in places]
-            made = await self._shielded(self._insert_many(collection, kept, ordered=ordered))
+            made = await self._insert_together(collection, kept, ordered=ordered)
             for place, result in zip(places, made, strict=True):
                 results[place] = result
         if ordered and all(isinstance(results[place], Applied) for place in places):
@@ -237,36 +234,31 @@ class Router(ReadRouter):
         async with self._turn:
             return await self._dual_write.make(collection, verb, [change], ask)
 
-    async def _insert_many(self, collection: str, inserts: Sequence[Insert], *, ordered: bool) -> list[Result]:
+    async def _insert_together(self, collection: str, inserts: Sequence[Insert], *, ordered: bool) -> list[Result]:
+        with self._work.held() as hold:
+            return await self._running.answered(
+                functools.partial(self._insert_many, collection, inserts, ordered=ordered), hold
+            )
+
+    async def _insert_many(
+        self, collection: str, inserts: Sequence[Insert], early: Early, *, ordered: bool
+    ) -> list[Result]:
         async def ask(route: Route, op_ids: Sequence[str]) -> list[Result]:
             return await self._stores[route.primary].insert_many(collection, inserts, op_ids, ordered=ordered)
 
-        return await self._dual_write.make(collection, Verb.INSERT_MANY, inserts, ask)
+        return await self._dual_write.make(collection, Verb.INSERT_MANY, inserts, ask, early)
 
-    async def _change_many(self, collection: str, verb: Verb, changes: Sequence[Change]) -> list[Result]:
+    async def _change_many(self, collection: str, verb: Verb, changes: Sequence[Change], early: Early) -> list[Result]:
         async def ask(route: Route, op_ids: Sequence[str]) -> list[Result]:
             store = self._stores[route.primary]
             if isinstance(store, Batching):
                 return await store.change_many(collection, changes, op_ids)
             return await change_each(len(changes), lambda place: store.apply(collection, changes[place], op_ids[place]))
 
-        return await self._dual_write.make(collection, verb, changes, ask)
+        return await self._dual_write.make(collection, verb, changes, ask, early)
 
     async def _primary(self, collection: str) -> Store:
         return self._stores[(await self._routes.route(collection)).primary]
-
-    async def _shielded(self, work: Awaitable[T]) -> T:
-        """Runs `work` to its end even if the caller is cancelled."""
-        task: asyncio.Task[T] = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
-
-    def _ended(self, task: asyncio.Task[T]) -> None:
-        self._tasks.discard(task)
-        # A caller that has gone cannot take it; asking for the exception keeps asyncio from reporting it as lost.
-        if not task.cancelled():
-            task.exception()
 
 
 def _waits(route: Route) -> bool:

@@ -8,15 +8,21 @@ context managers call them by their names.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
+import inspect
+import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
+
+from pymongo.errors import InvalidOperation
 
 from shadow.errors import UnsupportedOperation
 from shadow.host.tasks import begin
-from shadow.model.events import OperationFinished
+from shadow.model.events import NotPortable, OperationFinished
+from shadow.model.expiry import hide, unexpired
 from shadow.model.operation import (
     ANY,
     Applied,
@@ -24,6 +30,7 @@ from shadow.model.operation import (
     Delete,
     Hit,
     Insert,
+    MongoOnly,
     Query,
     Replace,
     Update,
@@ -40,6 +47,7 @@ from shadow.mongoql.upserts import insert_key
 from shadow.reads.asking import ask_store
 from shadow.reads.shadow_read import ShadowReader
 from shadow.router import Router
+from shadow.routes.forwarder import HasDriver
 from shadow.stores.base import Buffering, InSessions, InTransaction
 from shadow.stores.mongo.drivers import in_progress
 from shadow.writes.by_version import ByVersion
@@ -78,10 +86,20 @@ class Sessions:
         self._checks: dict[asyncio.Task[Any], Transaction] = {}
 
     def router(self, session: Any) -> Router | TransactionRouter:
-        """Where a call with this session goes now."""
+        """Where a call with this session goes now. Raises InvalidOperation, as the driver does, for a session that has
+        ended or that another client has made, and UnsupportedOperation for what only MongoDB has."""
+        self._check(session)
         if not session.in_transaction:
             return self._router.in_session(session)
         return TransactionRouter(self._context, self._reader, self._writes, session, self._transaction(session))
+
+    def _check(self, session: Any) -> None:
+        """The driver checks this too, but not where DynamoDB answers."""
+        if session.has_ended:
+            raise InvalidOperation("Cannot use ended session")
+        store = self._context.stores[StoreName.MONGO]
+        if isinstance(store, HasDriver) and session.client is not store.client:
+            raise InvalidOperation(f"Can only use session with the {type(store.client).__name__} that started it")
 
     def _transaction(self, session: Any) -> Transaction:
         """The one that the session has begun."""
@@ -102,16 +120,28 @@ class Sessions:
     def _watch(self, session: Any, kept: _Watched) -> None:
         start, commit, abort = session.start_transaction, session.commit_transaction, session.abort_transaction
 
-        def started(*arguments: Any, **options: Any) -> Any:
-            made = start(*arguments, **options)
+        def begun() -> None:
             before, kept.transaction = kept.transaction, None
             if before is not None and not before.over:
                 self._spawn(self._writes.lose(before, _UNSEEN))
+
+        async def awaited(made: Awaitable[Any]) -> Any:
+            block = await made
+            begun()
+            return block
+
+        def started(*arguments: Any, **options: Any) -> Any:
+            # What the driver refuses, at once or when it is awaited, leaves the transaction as it is.
+            made = start(*arguments, **options)
+            if inspect.isawaitable(made):
+                return awaited(made)
+            begun()
             return made
 
         def committed() -> Any:
-            if (held := kept.transaction) is None:
-                return commit()
+            held = kept.transaction
+            if held is None or held.aborted or session.has_ended:
+                return commit()  # where there is nothing to be committed, the driver refuses it
             return self._ending("commit_transaction", held, lambda: self._commit(session, held, commit, abort))
 
         def aborted() -> Any:
@@ -227,17 +257,19 @@ class TransactionRouter:
         self._session = session
         self._held = held
         self._traces = context.traces
+        self._expiry = context.expiry
         self._by_version = ByVersion(self._store, self._at_key, context.limits, context.traces)
 
     # --- reads --------------------------------------------------------------------------------------------------
 
     async def find_one(self, collection: str, query: Query) -> Hit | None:
         store, route = await self._begun(collection)
+        query = self._read(collection, Verb.FIND_ONE, query, route)
         return await self._counted(collection, Verb.FIND_ONE, route, store.find_one(collection, query))
 
     async def find(self, collection: str, query: Query) -> AsyncIterator[list[Hit]]:
         store, route = await self._begun(collection)
-        pages = store.find(collection, query)
+        pages = store.find(collection, self._read(collection, Verb.FIND, query, route))
         page = await self._counted(collection, Verb.FIND, route, anext(pages, None))
         try:
             while page is not None:
@@ -248,12 +280,19 @@ class TransactionRouter:
 
     async def answer(self, collection: str, read: ValueRead) -> Any:
         store, route = await self._begun(collection)
+        self._note(collection, read.verb, read.mongo_only, route)
+        if (expiry := self._expiry(collection)) is not None:
+            read = cast(ValueRead, hide(expiry, read, time.time()))
         return await self._counted(collection, read.verb, route, ask_store(store, collection, read))
+
+    async def admit_alone(self, collection: str, verb: Verb, only: MongoOnly) -> None:
+        """See `Router.admit_alone`."""
+        self._note(collection, verb, only, (await self._begun(collection))[1])
 
     async def keys_of(self, collection: str, filter: Document) -> list[Key]:
         """The keys of all documents that a write with this filter is about."""
-        store, _ = await self._begun(collection)
-        query = Query(filter=filter, projection={"_id": 1}, newest=True)
+        store, route = await self._begun(collection)
+        query = Query(filter=self._unexpired(collection, filter, route), projection={"_id": 1}, newest=True)
         return [hit.key async for page in store.find(collection, query) for hit in page]
 
     async def _begun(self, collection: str) -> tuple[InTransaction, Route]:
@@ -272,6 +311,30 @@ class TransactionRouter:
         if held.buffer is None:
             held.buffer = store.buffer()
         return store.in_transaction(held.buffer)
+
+    def _read(self, collection: str, verb: Verb, query: Query, route: Route) -> Query:
+        """What the store is asked: without what has expired."""
+        self._note(collection, verb, query.mongo_only, route)
+        expiry = self._expiry(collection)
+        if expiry is None:
+            return query
+        return dataclasses.replace(query, filter=unexpired(expiry, query.filter, time.time()))
+
+    def _unexpired(self, collection: str, filter: Document, route: Route) -> Document:
+        """See `Router._unexpired`."""
+        expiry = self._expiry(collection)
+        if expiry is None or route.primary is StoreName.MONGO:
+            return filter
+        return unexpired(expiry, filter, time.time())
+
+    def _note(self, collection: str, verb: Verb, only: MongoOnly | None, route: Route) -> None:
+        """Counts what only MongoDB can do. Raises UnsupportedOperation if it is not primary."""
+        if only is None:
+            return
+        if route.primary is not StoreName.MONGO:
+            raise only.refusal.fresh()
+        if not only.portable:
+            self._reporter.publish(NotPortable(collection, verb, only.name))
 
     async def _counted(self, collection: str, verb: Verb, route: Route, answer: Awaitable[T]) -> T:
         started, outcome = asyncio.get_running_loop().time(), Outcome.ACKED
@@ -292,14 +355,14 @@ class TransactionRouter:
     async def write(self, collection: str, verb: Verb, change: Change) -> Applied | None:
         """Makes the change within the transaction. Cancelling the caller does not cancel a statement that has begun."""
         store, route = await self._begun(collection)
-        self._check_portable(change, route)
+        self._note(collection, verb, mongo_only(change), route)
         if isinstance(change, Delete) and change.key is ANY and change.mongo_only is not None:
             result = await self._by_version.first(collection, verb, change)
             if isinstance(result, Exception):
                 raise result
             return result
         if change.key is ANY and not isinstance(change, Insert) and not store.chooses(change):
-            found = await self._first(store, collection, change)
+            found = await self._first(store, collection, change, route)
             if found is not ANY:
                 change = at_key(change, found)
             elif isinstance(change, Delete) or not change.upsert:
@@ -322,7 +385,8 @@ class TransactionRouter:
 
     async def write_found(self, collection: str, verb: Verb, change: Update | Delete) -> list[Applied]:
         """See `Router.write_found`."""
-        await self._begun(collection)
+        _, route = await self._begun(collection)
+        self._note(collection, verb, mongo_only(change), route)
         return await self._by_version.every(collection, verb, change)
 
     async def _at_key(self, collection: str, verb: Verb, change: Change) -> list[Result]:
@@ -348,19 +412,16 @@ class TransactionRouter:
         statement = self._writes.statement(self._held, collection, verb, changes, ask)
         return await asyncio.shield(begin(statement, name="shadow-statement"))
 
-    async def _first(self, store: InTransaction, collection: str, change: Update | Replace | Delete) -> Key:
-        query = Query(filter=change.filter, projection={"_id": 1}, sort=change.sort, limit=1, newest=True)
+    async def _first(
+        self, store: InTransaction, collection: str, change: Update | Replace | Delete, route: Route
+    ) -> Key:
+        filter = self._unexpired(collection, change.filter, route)
+        query = Query(filter=filter, projection={"_id": 1}, sort=change.sort, limit=1, newest=True)
         hit = await store.find_one(collection, query)
         return ANY if hit is None else hit.key
 
     async def _store(self, collection: str) -> InTransaction:
         return (await self._begun(collection))[0]
-
-    def _check_portable(self, change: Change, route: Route) -> None:
-        """Raises UnsupportedOperation for a change that only MongoDB can make, if it is not primary."""
-        only = mongo_only(change)
-        if only is not None and route.primary is not StoreName.MONGO:
-            raise only.refusal.fresh()
 
     def _refused(self, collection: str, change: Change, route: Route) -> Exception | None:
         """See `Router._refused`."""

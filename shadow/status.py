@@ -39,7 +39,7 @@ __all__ = ["Observed", "check", "own_status"]
 _LOOK_EVERY: Final = 30.0
 """Seconds after which MongoDB is asked again which indexes a collection has."""
 
-_LONGEST: Final = 2.0
+_LONGEST: Final = 4.0
 """Seconds to wait for the control store."""
 
 

@@ -15,6 +15,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Final
 
 import aiobotocore.httpsession
@@ -29,7 +30,10 @@ from tests.support import documents, drawn, dynamodb_local, services, spread, tu
 from tests.support.drawn import Draw, Draws
 from tests.support.topologies import DEPLOYMENTS, ReplicaSet, SecuredMongod, admit, drop
 
-_ORDER: Final = ("unit", "contract", "compat", "simulation", "faults", "races", "suites", "e2e", "bench")
+_ORDER: Final = ("unit", "house", "contract", "compat", "simulation", "faults", "races", "suites", "e2e", "bench")
+_UNIT: Final = Path(__file__).parent / "unit"
+_AT_ONCE: Final = 3
+"""Processes for the tests of `_UNIT`: the third one uses what the others leave of two processors while they wait."""
 _DRAWN: Final = ("contract", "compat")
 """The suites whose tests draw the MongoDB that they have (`support.drawn`)."""
 
@@ -46,6 +50,19 @@ _draws: Final = pytest.StashKey[Draws]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     drawn.add_options(parser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """`pytest tests/unit` spreads its tests over processes by itself. Whoever names a file, `-n`, a debugger or `-s`
+    has one process."""
+    if hasattr(config, "workerinput") or "PYTEST_XDIST_WORKER" in os.environ:
+        return  # one of those processes
+    option = config.option
+    if option.numprocesses is None and not (option.usepdb or option.trace or option.collectonly):
+        named = [Path(each).resolve() for each in config.args]
+        if named == [_UNIT] and option.capture != "no" and option.dist == "no":
+            option.numprocesses = _AT_ONCE
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -75,9 +75,12 @@ def same_after(pre: Document, post: Document) -> bool:
     if type(pre) is not dict or type(post) is not dict:
         return _same_bytes(pre, post)
     before, after = _id_first(pre), _id_first(post)
-    return len(before) == len(after) and all(
-        name == other and _same_part(before[name], after[other]) for name, other in zip(before, after, strict=True)
-    )
+    if list(before) != list(after):
+        return False
+    for name, value in before.items():
+        if (other := after[name]) is not value and not _same_part(value, other):
+            return False
+    return True
 
 
 def _same_part(a: Any, b: Any) -> bool:

@@ -210,12 +210,14 @@ class Applied:
     """The effect of a change: the image before it (`ABSENT` if it inserted) and after it (`ABSENT` if it deleted).
 
     `rewritten`: MongoDB reports it as modified even if both are equal, as for a replacement that names no `_id`.
-    `counted`: False for a deletion of which it is known that another writer's may be the one that was made."""
+    `counted`: False for a deletion of which it is known that another writer's may be the one that was made.
+    `modified`: whether the images differ, where that is known already."""
 
     pre: Image
     post: Image
     rewritten: bool = False
     counted: bool = True
+    modified: bool | None = None
 
     @property
     def key(self) -> Key:

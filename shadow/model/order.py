@@ -19,6 +19,7 @@ from bson.decimal128 import create_decimal128_context
 from bson.son import SON
 from pymongo.errors import OperationFailure
 
+from shadow.model.outcome import details_of
 from shadow.model.version import Document
 
 __all__ = [
@@ -329,6 +330,10 @@ def _child(container: Any, name: str) -> Any:
     return MISSING
 
 
+def _refusal(code: int, text: str) -> OperationFailure:
+    return OperationFailure(text, code, details_of(code, text))
+
+
 _Positional = tuple[Any, Any, str | None]
 """The element that a path component selects by position, the element further along the path, the rest of it."""
 
@@ -337,7 +342,7 @@ def _next(container: Any, path: str, positional: _Positional | None) -> tuple[An
     """The next element of one path: value, rest of the path, whether an array was reached by position."""
     has_field = _child(container, path.partition(".")[0]) is not MISSING
     if has_field and positional is not None:
-        raise OperationFailure(f"Ambiguous field name found in array: path {path!r}", 16746)
+        raise _refusal(16746, f"Ambiguous field name found in array: path {path!r}")
     if has_field:
         value, rest = _along(container, path)
         return value, rest, False
@@ -369,7 +374,7 @@ def _with_array(
             wanted = None if wanted is None else wanted - 1
         elif type(value) is list:
             if array is not None and array is not value:
-                raise OperationFailure("cannot sort with keys that are parallel arrays", 2)
+                raise _refusal(2, "cannot sort with keys that are parallel arrays")
             array = value
             reached.append(i)
             expand = expand and not (nested and rest is None)

@@ -27,6 +27,7 @@ __all__ = [
     "UNKNOWN_COMMIT",
     "Outcome",
     "classify",
+    "details_of",
     "marked",
     "refusal_of",
     "transient",
@@ -228,6 +229,11 @@ def _of_many(details: Mapping[str, Any]) -> Outcome:
 def _of_code(code: object) -> Outcome:
     refused = isinstance(code, int) and (code in REFUSED_CODES or any(code in numbers for numbers in ASSERTIONS))
     return _REFUSED if refused else _UNKNOWN
+
+
+def details_of(code: int, text: str) -> dict[str, Any]:
+    """The server's answer to a command that it refuses with this code, as an error of the driver has it."""
+    return {"ok": 0.0, "errmsg": text, "code": code, "codeName": REFUSED_CODES.get(code, f"Location{code}")}
 
 
 _OF_THE_DOCUMENT = (pm.WriteError, pm.DocumentTooLarge, bs.BSONError, OverflowError, ValueError)

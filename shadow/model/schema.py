@@ -48,7 +48,8 @@ class IndexSpec:
 
 @dataclass(frozen=True, slots=True)
 class CollationSpec:
-    """By which texts are equal: English at strength 1 (neither case nor accents count) or 2 (accents count)."""
+    """By which texts are equal: as in English, at strength 1 (neither case nor accents count), 2 (accents count) or 3
+    (both count)."""
 
     locale: str
     strength: int

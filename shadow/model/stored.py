@@ -205,7 +205,7 @@ def split(raw: Mapping[str, Any], reserved: str) -> Image:
     if type(raw) is not _Reply and type(raw) is not RawBSONDocument:
         return version.split(raw, reserved)
     document = document_of(bytes(raw.raw))
-    return version.split(document, reserved) if type(document) is dict else _split_odd(bytes(raw.raw), reserved)
+    return version.split_own(document, reserved) if type(document) is dict else _split_odd(bytes(raw.raw), reserved)
 
 
 def _split_odd(raw: bytes, reserved: str) -> Image:

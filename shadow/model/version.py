@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -28,7 +30,9 @@ __all__ = [
     "Unknown",
     "Version",
     "fresh_id",
+    "fresh_ids",
     "split",
+    "split_own",
     "stamp_of",
 ]
 
@@ -51,6 +55,13 @@ _PASSING: Final = "passing-"
 def fresh_id() -> str:
     """A new unique id (24 hex digits). An ObjectId is unique across processes, hosts and forks without coordination."""
     return str(ObjectId())
+
+
+def fresh_ids(count: int) -> list[str]:
+    """So many new unique ids, a tenth of the time for each: the seconds, as an ObjectId begins with, and 64 random
+    bits."""
+    now, noise = f"{int(time.time()) & 0xFFFFFFFF:08x}", os.urandom(8 * count).hex()
+    return [now + noise[start : start + 16] for start in range(0, 16 * count, 16)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +148,11 @@ def split(raw: Mapping[str, Any], reserved: str) -> Image:
 
     A document without a stamp, or with an incomplete one, has the missing parts of version ("", 0).
     """
-    document = dict(raw)
+    return split_own(dict(raw), reserved)
+
+
+def split_own(document: Document, reserved: str) -> Image:
+    """`split` of a dict that is the caller's own: it becomes the document of the image."""
     stamp = document.pop(reserved, None)
     if type(stamp) is dict or isinstance(stamp, Mapping):
         return _stamped(stamp, document)

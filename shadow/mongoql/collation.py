@@ -1,4 +1,4 @@
-"""Collations that are the same on both stores: `simple`, and English at strength 1 or 2, in equalities of a filter.
+"""Collations that are the same on both stores: `simple`, and English at strength 1 to 3, in equalities of a filter.
 
 MongoDB compares by ICU 57, whose tables are those of Unicode 8; a newer ICU would give other answers. `pyuca` has the
 same tables. The tests compare every character, and strings of them, with a real server.
@@ -14,6 +14,7 @@ from typing import Any, Final
 from bson import Regex
 
 from shadow.errors import UnsupportedOperation
+from shadow.model.schema import CollationSpec
 from shadow.model.version import Document
 from shadow.mongoql.failures import failure
 
@@ -28,7 +29,8 @@ __all__ = [
 ]
 
 COLLATED: Final = "$collated"
-"""The operator that stands for an equality by a collation, `{"v": [text], "s": strength}`. No application has it."""
+"""The operator that stands for an equality by a collation, `{"v": [text], "s": strength, "l": locale}`. No application
+has it."""
 
 _KEPT: Final = frozenset({
     "$exists", "$type", "$size", "$mod", "$regex", "$options",
@@ -39,7 +41,7 @@ _ANY_COLLATION: Final = frozenset({
     "$set", "$unset", "$inc", "$mul", "$rename", "$setOnInsert", "$currentDate", "$bit", "$pop",
 })  # fmt: skip
 """Updates that compare no texts."""
-_OTHERWISE: Final = "DynamoDB compares by bytes; equalities by English at strength 1 or 2 are supported"
+_OTHERWISE: Final = "DynamoDB compares by bytes; equalities by English at strength 1 to 3 are supported"
 
 
 # --- keys -------------------------------------------------------------------------------------------------------
@@ -54,14 +56,17 @@ def _collator() -> Any:
 
 @functools.lru_cache(maxsize=4096)
 def collation_key(text: str, strength: int) -> tuple[int, ...]:
-    """Equal for texts that are equal at this strength, 1 or 2."""
+    """Equal for texts that are equal at this strength, 1 to 3."""
     # Without `normalization`, the server takes each character apart, but does not reorder accents.
     apart = "".join(map(_apart, text))
     elements = [element for element in _elements(apart) if element]
     primary = tuple(element[0] for element in elements if element[0])
     if strength == 1:
         return primary
-    return (*primary, 0, *(element[1] for element in elements if len(element) > 1 and element[1]))
+    key = (*primary, 0, *(element[1] for element in elements if len(element) > 1 and element[1]))
+    if strength == 2:
+        return key
+    return (*key, 0, *(element[2] for element in elements if len(element) > 2 and element[2]))
 
 
 _SYMBOLS: Final = frozenset({0x20A8, 0xFDFC})
@@ -143,43 +148,48 @@ def _is_known(code: int) -> bool:
 # --- filters ----------------------------------------------------------------------------------------------------
 
 
-def collated(filter: Document, strength: int) -> Document:
+def collated(filter: Document, by: CollationSpec) -> Document:
     """The filter with each equality of texts by the collation. Raises UnsupportedOperation for what compares texts
     otherwise."""
     made: Document = {}
     for name, value in filter.items():
         if name in ("$and", "$or", "$nor") and isinstance(value, list):
-            made[name] = [collated(each, strength) if isinstance(each, dict) else each for each in value]
+            made[name] = [collated(each, by) if isinstance(each, dict) else each for each in value]
         elif name == "$comment":
             made[name] = value
         elif name.startswith("$"):
             raise _refusal(name)
         else:
-            made[name] = _field(value, strength)
+            made[name] = _field(value, by)
     return made
 
 
-def _field(value: Any, strength: int) -> Any:
+def _equal(texts: list[str], by: CollationSpec) -> Document:
+    # The server needs the locale: it has an index for the query only if that is the index's own.
+    return {"v": texts, "s": by.strength, "l": by.locale}
+
+
+def _field(value: Any, by: CollationSpec) -> Any:
     if isinstance(value, dict) and next(iter(value), "").startswith("$") and "$ref" not in value:
-        return _operators(value, strength)
+        return _operators(value, by)
     if type(value) is str:
-        return {COLLATED: {"v": [value], "s": strength}}
+        return {COLLATED: _equal([value], by)}
     _check_no_text("$eq", value)
     return value
 
 
-def _operators(given: Document, strength: int) -> Document:
+def _operators(given: Document, by: CollationSpec) -> Document:
     made: Document = {}
     for name, operand in given.items():
         texts = operand if isinstance(operand, list) else [operand]
         if name in ("$eq", "$in", "$ne", "$nin") and texts and all(type(each) is str for each in texts):
-            equal = {COLLATED: {"v": texts, "s": strength}}
+            equal = {COLLATED: _equal(texts, by)}
             places = equal if name in ("$eq", "$in") else {"$not": equal}
             if made.keys() & places.keys():
                 raise _refusal(name)
             made |= places
         elif name == "$not" and isinstance(operand, dict) and "$not" not in made:
-            made[name] = _operators(operand, strength)
+            made[name] = _operators(operand, by)
         elif name in _KEPT or (name == "$not" and isinstance(operand, Regex)):
             made[name] = operand
         elif name in ("$eq", "$ne", "$in", "$nin", "$gt", "$gte", "$lt", "$lte"):
@@ -213,23 +223,23 @@ def uncollated(filter: Document) -> tuple[Document, Document]:
     """The filter as the application gave it, and its collation, for MongoDB; {} if it has none."""
     if not is_collated(filter):
         return filter, {}
-    strengths: set[int] = set()
-    plain = _plain(filter, strengths)
-    return plain, {"locale": "en", "strength": min(strengths)}
+    found: list[Document] = []
+    plain = _plain(filter, found)
+    return plain, {"locale": found[0]["l"], "strength": min(each["s"] for each in found)}
 
 
-def _plain(value: Any, strengths: set[int]) -> Any:
+def _plain(value: Any, found: list[Document]) -> Any:
     if isinstance(value, list):
-        return [_plain(each, strengths) for each in value]
+        return [_plain(each, found) for each in value]
     if not isinstance(value, dict):
         return value
     made: Document = {}
     for name, inner in value.items():
         if name == COLLATED:
-            strengths.add(inner["s"])
+            found.append(inner)
             made["$in"] = inner["v"]
         else:
-            made[name] = _plain(inner, strengths)
+            made[name] = _plain(inner, found)
     return made
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from bson import Decimal128
 from pymongo.errors import OperationFailure, WriteError
 
+from shadow.model.outcome import details_of
 from shadow.model.values import type_name
 
 __all__ = ["UnknownOperator", "described", "failure", "unknown_operator", "write_failure"]
@@ -20,14 +21,14 @@ class UnknownOperator(OperationFailure):
 
 def unknown_operator(code: int, message: str, name: str) -> UnknownOperator:
     """`name`: of the operator."""
-    made = UnknownOperator(message, code, {"ok": 0.0, "code": code, "errmsg": message})
+    made = UnknownOperator(message, code, details_of(code, message))
     made.operator = name
     return made
 
 
 def failure(code: int, message: str) -> OperationFailure:
     """What the driver raises when the server refuses a command."""
-    return OperationFailure(message, code, {"ok": 0.0, "code": code, "errmsg": message})
+    return OperationFailure(message, code, details_of(code, message))
 
 
 def write_failure(code: int, message: str) -> WriteError:

@@ -15,6 +15,7 @@ from bson import Decimal128, Int64, ObjectId, Regex, Timestamp
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.order import MISSING, as_document, millis, order_key
+from shadow.model.version import Document
 from shadow.mongoql import numbers
 from shadow.mongoql.failures import described, write_failure
 from shadow.mongoql.filter_parser import PATHLESS, forbid_expressions, is_expression
@@ -54,6 +55,24 @@ def copied(value: Any) -> Any:
 
 _SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes, dt.datetime, ObjectId, Int64, Decimal128})
 """The commonest values that hold no others: most of a document, which need no call."""
+
+
+def is_scalar(value: Any) -> bool:
+    """Whether a value is of the commonest types, and holds no others."""
+    return type(value) in _SCALARS
+
+
+def copied_scalars(document: Document) -> Document | None:
+    """`copied` of a document that has only values of the commonest types, and arrays of them; else None."""
+    made: Document = {}
+    for name, value in document.items():
+        if type(value) in _SCALARS:
+            made[name] = value
+        elif type(value) is list and all(type(each) in _SCALARS for each in value):
+            made[name] = list(value)
+        else:
+            return None
+    return made
 
 
 def _set(path: str, operand: Any, name: str = "$set", on_insert_only: bool = False) -> Modifier:

@@ -21,7 +21,7 @@ from shadow.model.version import Document, Key
 from shadow.mongoql.failures import described, write_failure
 from shadow.mongoql.filter_parser import forbid_expressions
 from shadow.mongoql.filters import Filter, compile_filter
-from shadow.mongoql.modifiers import OPERATORS, Modifier, copied
+from shadow.mongoql.modifiers import OPERATORS, Modifier, copied, copied_scalars, is_scalar
 from shadow.mongoql.pipelines import compile_update_pipeline
 from shadow.mongoql.references import as_stored, with_references
 from shadow.mongoql.support import Family, require
@@ -48,7 +48,7 @@ class Updater:
     """A compiled update. `paths` is operator -> {dotted path: operand}, None for a pipeline. `positional`: what it does
     depends on which element of an array its filter has matched."""
 
-    __slots__ = ("_apply", "_stages", "paths", "positional")
+    __slots__ = ("_apply", "_sets", "_stages", "paths", "positional")
 
     def __init__(
         self,
@@ -61,6 +61,7 @@ class Updater:
         """`stages`: what the stages of a pipeline make of a document, its `_id` included."""
         self._apply = apply
         self._stages = stages
+        self._sets = _scalars_set(paths)
         self.paths = paths
         self.positional = positional
 
@@ -70,6 +71,9 @@ class Updater:
         `matched` is the filter that matched `pre`; the positional `$` needs it. Raises WriteError with the server's
         code: 2, 9, 14, 28 (a path that cannot be made), 40 (conflict), 66 (`_id` would change).
         """
+        if self._sets is not None and type(pre) is dict and (post := copied_scalars(pre)) is not None:
+            post.update(self._sets)  # present fields keep their places, and new ones come in the order of their names
+            return post
         place = matched.positional(pre) if self.positional and matched is not None else None
         post = self._apply(pre, place, False)
         _check_id(pre, post)
@@ -100,6 +104,21 @@ class Updater:
         if "_id" in base:
             _check_id(base, post)
         return {"_id": post["_id"], **post} if "_id" in post else post
+
+
+def _scalars_set(paths: Mapping[str, Document] | None) -> Document | None:
+    """The new values by name, in the order of the names, of an update that only sets top-level fields to values without
+    parts, as most updates of many documents do: it can fail on no document."""
+    if paths is None or paths.keys() != {"$set"}:
+        return None
+    sets = paths["$set"]
+    if not all(is_scalar(value) and _is_plain_field(name) for name, value in sets.items()):
+        return None
+    return {name: sets[name] for name in sorted(sets, key=name_order)}
+
+
+def _is_plain_field(name: str) -> bool:
+    return name != "_id" and "." not in name and not name.startswith("$")
 
 
 def check_upsert(filter: Filter) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bson import Regex
-from pymongo.errors import WriteError
 
 from shadow.model.operation import Replace, Update
 from shadow.model.order import MISSING, equal
@@ -32,7 +31,7 @@ def with_key(document: Document, key: Key) -> Document:
 def check_same_key(replacement: Document, key: Key) -> None:
     """Raises WriteError if a replacement of the document under `key` names another `_id`."""
     if not equal(replacement.get("_id", key), key):
-        raise WriteError("After applying the update, the (immutable) field '_id' was found to have been altered", 66)
+        raise write_failure(66, "After applying the update, the (immutable) field '_id' was found to have been altered")
 
 
 def replacement_key(filter: Filter, replacement: Document) -> Key:

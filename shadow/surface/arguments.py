@@ -14,6 +14,7 @@ from pymongo.errors import OperationFailure, WriteError
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.operation import ANY, MongoOnly, Sort
+from shadow.model.outcome import details_of
 from shadow.model.stored import exact_value, taken_in, with_time
 from shadow.model.values import normalise
 from shadow.model.version import Document, Key
@@ -270,7 +271,7 @@ _MOST: Final = 2**31 - 1
 
 
 def _refusal(code: int, text: str) -> OperationFailure:
-    return OperationFailure(text, code, {"ok": 0.0, "errmsg": text, "code": code})
+    return OperationFailure(text, code, details_of(code, text))
 
 
 def no_such_index(verb: str) -> OperationFailure:

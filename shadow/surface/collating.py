@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.operation import Sort
+from shadow.model.schema import CollationSpec
 from shadow.model.values import normalise
 from shadow.model.version import Document
 from shadow.mongoql.caching import remember_filter
@@ -19,17 +20,17 @@ __all__ = ["CollatedArguments"]
 class CollatedArguments(Arguments):
     """Those of one call. What compares texts anywhere but in an equality of the filter is refused by name."""
 
-    def __init__(self, strict: Arguments, strength: int) -> None:
+    def __init__(self, strict: Arguments, by: CollationSpec) -> None:
         super().__init__(strict.reserved, strict.options, strict.knows)
-        self._strength = strength
-        self.collation: Document = {"locale": "en", "strength": strength}
+        self._by = by
+        self.collation: Document = {"locale": by.locale, "strength": by.strength}
 
     def filter(self, filter: Any) -> Document:
         given = filter if isinstance(filter, Mapping) or filter is None else {"_id": filter}
         wanted = normalise(given or {}, self.options)
         self.unreserved("filter", wanted)
         remember_filter(wanted)  # refuses what the server refuses
-        made = collated(wanted, self._strength)
+        made = collated(wanted, self._by)
         remember_filter(made)
         return made
 

@@ -13,7 +13,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from shadow.errors import UnsupportedOperation
-from shadow.model.collations import is_simple, strength_of
+from shadow.model.collations import is_simple, of_query
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.values import present
@@ -176,12 +176,12 @@ class CollectionBase(NotIterable):
         return take
 
     def _other_door(self, verb: str, options: Mapping[str, Any], refusal: UnsupportedOperation) -> Arguments:
-        collating, strength = None, strength_of(options.get("collation"))
-        if strength:
+        collating, by = None, of_query(options.get("collation"))
+        if by is not None:
             rest = {name: value for name, value in options.items() if name != "collation"}
             with contextlib.suppress(UnsupportedOperation):
                 self._take.refuse(verb, rest)
-                collating = CollatedArguments(self._take, strength)
+                collating = CollatedArguments(self._take, by)
         if collating is not None and (verb in _COMPARED or not self._handle.is_on_mongo(self._name)):
             return collating
         passing = self._passing(refusal)

@@ -15,7 +15,7 @@ from bson import Code
 from pymongo.errors import InvalidOperation
 
 from shadow.errors import UnsupportedOperation
-from shadow.model.collations import is_simple, strength_of
+from shadow.model.collations import is_simple, of_query
 from shadow.model.operation import Hit, Query
 from shadow.model.server_options import current, sending
 from shadow.model.version import Document
@@ -136,10 +136,10 @@ class Cursor(DriverCursor):
         if collation is None or is_simple(collation):
             return self
         refusal = UnsupportedOperation("cursor.collation", "DynamoDB orders by bytes")
-        strength = strength_of(collation)
-        if strength and not self._query.sort and self._query.mongo_only is None:
+        by = of_query(collation)
+        if by is not None and not self._query.sort and self._query.mongo_only is None:
             with contextlib.suppress(UnsupportedOperation):
-                return self._with(filter=collated(self._query.filter, strength))
+                return self._with(filter=collated(self._query.filter, by))
         return self._pass_on("collation", collation, refusal)
 
     def min(self, spec: Sequence[Any]) -> Self:

@@ -11,6 +11,7 @@ from pymongo.errors import OperationFailure
 from shadow.model.operation import Hit, Query
 from shadow.model.reads import Aggregate, Count, Distinct
 from shadow.model.version import Document
+from shadow.mongoql.failures import failure
 from shadow.surface.arguments import Arguments
 from shadow.surface.collection_base import CollectionBase
 from shadow.surface.cursor import Cursor, DocumentCursor
@@ -63,7 +64,7 @@ class ReadVerbs(CollectionBase):
             limit=abs(limit),
         )
         if isinstance(batch_size, bool):
-            raise OperationFailure("BSON field 'batchSize' is the wrong type 'bool'", 14, {"ok": 0.0, "code": 14})
+            raise failure(14, "BSON field 'batchSize' is the wrong type 'bool'")
         if isinstance(batch_size, int):
             bson.encode({"": batch_size})  # an OverflowError of the driver's, for a large one
         return Cursor(self, query, self._pages, self._present, self._take, self._passing).batch_size(batch_size)
@@ -147,4 +148,4 @@ class ReadVerbs(CollectionBase):
 def _no_filter(given: object) -> OperationFailure:
     """The server's error for a filter that is not a mapping. Raises the driver's error if it cannot send the filter."""
     bson.encode({"": given})
-    return OperationFailure("BSON field 'distinct.query' is the wrong type", 14, {"ok": 0.0, "code": 14})
+    return failure(14, "BSON field 'distinct.query' is the wrong type")

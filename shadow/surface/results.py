@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
-from pymongo.errors import BulkWriteError, OperationFailure, WriteConcernError, WriteError
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, WriteConcernError, WriteError
 from pymongo.results import DeleteResult, UpdateResult
 
 from shadow.compare.equality import same_after
 from shadow.model.operation import Applied
-from shadow.model.outcome import Outcome, classify
+from shadow.model.outcome import Outcome, classify, details_of
 from shadow.model.version import Document
 from shadow.mongoql import cached_update
 from shadow.mongoql.failures import UnknownOperator
@@ -30,6 +30,9 @@ __all__ = [
     "show_values",
     "updated",
 ]
+
+_OF_STATEMENT: Final = ("keyPattern", "keyValue", "errInfo")
+"""What the error of a statement says besides its code and its text."""
 
 Present = Callable[[Document], Any]
 """Shows a canonical document in the types of the application's codec options."""
@@ -60,6 +63,11 @@ def as_write(present: Present) -> Iterator[None]:
         yield
     except OperationFailure as error:
         show_values(error, present)
+        if type(error) in (WriteError, DuplicateKeyError) and "index" not in (error.details or {"index": 0}):
+            told = _of_statement(error)
+            if told is error:
+                raise
+            raise told from error
         refused = type(error) in (OperationFailure, UnknownOperator) and classify(error) is Outcome.REFUSED
         if not refused or not is_of_write(error):
             raise
@@ -75,10 +83,21 @@ def as_command(present: Present) -> Iterator[None]:
         yield
     except WriteError as error:
         show_values(error, present)
+        text, code = _text(error), error.code or 0
+        if type(error) is DuplicateKeyError and "index" in (error.details or {}):
+            parts = {name: value for name, value in (error.details or {}).items() if name != "index"}
+            raise DuplicateKeyError(text, code, {**details_of(code, text), **parts}) from error
         if type(error) is not WriteError or classify(error) is not Outcome.REFUSED:
             raise
-        text = _text(error)
-        raise OperationFailure(text, error.code, {"ok": 0.0, "code": error.code, "errmsg": text}) from error
+        raise OperationFailure(text, code, details_of(code, text)) from error
+
+
+def _of_statement(error: OperationFailure) -> OperationFailure:
+    """The error of `findAndModify`, which has made the write, as that of a statement."""
+    if classify(error) is not Outcome.REFUSED or not is_of_write(error):
+        return error
+    parts = {name: value for name, value in (error.details or {}).items() if name in _OF_STATEMENT}
+    return type(error)(_text(error), error.code or 0, {"index": 0, "code": error.code, "errmsg": _text(error), **parts})
 
 
 def _text(error: OperationFailure) -> str:
@@ -88,6 +107,8 @@ def _text(error: OperationFailure) -> str:
 def is_modified(applied: Applied) -> bool:
     """Whether a change of an existing document modified it. The version moves with every change, so the documents
     decide."""
+    if applied.modified is not None:
+        return applied.rewritten or applied.modified
     if applied.pre.document is None or applied.post.document is None:
         return False
     return applied.rewritten or not same_after(applied.pre.document, applied.post.document)

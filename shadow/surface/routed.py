@@ -140,9 +140,13 @@ class RoutedCollection(ServerReads):
         session, arguments, options = without_session(verb, arguments, options)
         if session is None:
             return getattr(super(), verb)(*arguments, **options)
-        made = in_session(self, self._handle, verb, session)
-        call = getattr(super(), verb) if made is self else getattr(made, verb)
-        return call(*arguments, **options)
+        handle = in_session(self._name, self._handle, verb, session)
+        made = self if handle is self._handle else self._with(handle)
+        return getattr(super(RoutedCollection, made), verb)(*arguments, **options)
+
+    def _with(self, handle: Any) -> RoutedCollection:
+        """The same collection, for the calls of one session."""
+        return RoutedCollection(self._spec, handle, options=self._options, concerns=self._concerns, asked=self._asked)
 
     async def _passage(self) -> Passage:
         forwarder = self._handle.forwarder()

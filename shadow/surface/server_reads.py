@@ -81,7 +81,9 @@ class ServerReads(Collection):
         given = {"filter": filter, "projection": query.projection, "skip": query.skip, "limit": query.limit}
         asked = self._stamping().read("find", (), {**given, "sort": list(query.sort) or None})[1]
         only = {} if query.mongo_only is None else dict(query.mongo_only.options)
-        more = {"collation": collation} if collation else {}
+        more: dict[str, Any] = {"collation": collation} if collation else {}
+        if (session := getattr(self._handle, "session", None)) is not None:
+            more["session"] = session
         return await self._own().find(**{**asked, **more, **only}).explain()
 
     def _check_alone(self, what: str, options: Mapping[str, Any]) -> None:

@@ -13,8 +13,7 @@ from typing import Any, Final, NoReturn
 from pymongo.errors import ConfigurationError, InvalidOperation, OperationFailure
 
 from shadow.errors import UnsupportedOperation
-from shadow.stores.mongo.drivers import call_signature, is_session
-from shadow.surface.collection import Collection
+from shadow.stores.mongo.drivers import bound_session, call_signature, is_session
 
 __all__ = ["SessionHandle", "in_session", "without_session"]
 
@@ -30,8 +29,9 @@ _ABOUT: Final = frozenset({
 def without_session(
     verb: str, arguments: Sequence[Any], options: Mapping[str, Any]
 ) -> tuple[Any, Sequence[Any], Mapping[str, Any]]:
-    """The session of a call, or None, and the arguments without it. Raises what the drivers raise: ValueError for what
-    is no session, InvalidOperation for one that has ended (a cursor raises it later, at its first request)."""
+    """The session of a call, given or bound (`session.bind()`), or None, and the arguments without it. Raises what the
+    drivers raise: ValueError for what is no session, InvalidOperation for one that has ended (a cursor raises it later,
+    at its first request)."""
     place, given = _place(verb), arguments
     session = options.get("session")
     if place is not None and len(arguments) > place:
@@ -40,6 +40,8 @@ def without_session(
         options = {**dict(zip(names[place + 1 :], arguments[place + 1 :], strict=False)), **options}
     if "session" in options:
         options = {name: value for name, value in options.items() if name != "session"}
+    if session is None:
+        session = bound_session()
     if session is None:
         return None, given, options
     if not is_session(session):
@@ -59,41 +61,45 @@ def _place(verb: str) -> int | None:
     return names.index("session") if "session" in names and verb not in ("find", "find_one") else None
 
 
-def in_session(collection: Collection, handle: Any, verb: str, session: Any) -> Collection:
-    """The same collection, for one call with a session. Raises what the driver and the server raise for a verb that
-    takes no session, or not in a transaction."""
+def in_session(collection: str, handle: Any, verb: str, session: Any) -> Any:
+    """The handle for one call with a session: that of the collection, for a verb that takes part in none. Raises what
+    the driver and the server raise for a verb that takes no session, or not in a transaction, and UnsupportedOperation
+    for a snapshot of what MongoDB does not answer."""
     if verb == "estimated_document_count":
         raise ConfigurationError("estimated_document_count does not support sessions")
     if verb in _ABOUT:
         if session.in_transaction:
             _refuse(verb)
-        return collection
-    return Collection(
-        collection._spec, SessionHandle(handle, session), options=collection._options, concerns=collection._concerns
-    )
+        return handle
+    if session.options.snapshot and not handle.is_on_mongo(collection):
+        raise UnsupportedOperation("a snapshot session", "reads of DynamoDB show the newest documents")
+    return SessionHandle(handle, session)
 
 
 def _refuse(verb: str) -> NoReturn:
     if verb in ("create_index", "create_indexes"):
         raise UnsupportedOperation(f"{verb}(session=...)", "an index is no part of a transaction on two stores")
     text = f"Cannot run {verb!r} in a multi-document transaction."
-    raise OperationFailure(text, _NOT_IN_TRANSACTION, {"ok": 0.0, "code": _NOT_IN_TRANSACTION, "errmsg": text})
+    raise OperationFailure(text, _NOT_IN_TRANSACTION, {
+        "ok": 0.0, "code": _NOT_IN_TRANSACTION, "codeName": "OperationNotSupportedInTransaction", "errmsg": text
+    })  # fmt: skip
 
 
 class SessionHandle:
-    """What a collection needs of its Shadow, for calls of one session."""
+    """What a collection needs of its Shadow, for calls of one session. Made by a collection that routes its calls, so
+    what that one refuses or hides is the same in a session."""
 
     def __init__(self, handle: Any, session: Any) -> None:
         self._handle = handle
-        self._session = session
         self._router: Any = None
+        self.session = session
 
     def current(self) -> Any:
         """The router for this session, as it is now: in a transaction, or one for the whole call."""
-        if self._session.in_transaction:
-            return self._handle.in_session(self._session)
+        if self.session.in_transaction:
+            return self._handle.in_session(self.session)
         if self._router is None:
-            self._router = self._handle.in_session(self._session)
+            self._router = self._handle.in_session(self.session)
         return self._router
 
     def __getattr__(self, name: str) -> Any:

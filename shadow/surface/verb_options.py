@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import bson
-from pymongo.errors import OperationFailure
 
 from shadow.errors import UnsupportedOperation
+from shadow.mongoql.failures import failure
 from shadow.stores.mongo.drivers import call_signature
 
 __all__ = ["FIELDS", "check_let", "check_modify", "check_options", "order_of_one", "takes_any_name"]
@@ -124,7 +124,7 @@ def check_let(verb: str, let: Any) -> None:
     if verb not in FIELDS or "let" in _named(verb):
         raise TypeError(f"let must be an instance of a mapping, not {type(let)}")
     bson.encode({"": let})
-    raise OperationFailure("BSON field 'aggregate.let' is the wrong type", 14, {"ok": 0.0, "code": 14})
+    raise failure(14, "BSON field 'aggregate.let' is the wrong type")
 
 
 def check_modify(sort: Any, return_document: Any = True) -> None:

@@ -16,7 +16,7 @@ from pymongo.results import DeleteResult, InsertOneResult, UpdateResult
 from shadow.errors import UnsupportedOperation
 from shadow.model.operation import ANY, Applied, Delete, Insert, MongoOnly, Replace, Update, Verb
 from shadow.model.values import snapshot
-from shadow.model.version import Document, Image, fresh_id
+from shadow.model.version import Document, Image, fresh_id, fresh_ids
 from shadow.mongoql import cached_filter, cached_projection, cached_update
 from shadow.mongoql.chance import chance_in, chance_in_filter
 from shadow.mongoql.collation import is_collated
@@ -316,7 +316,8 @@ class WriteVerbs(CollectionBase):
         if found.mongo_only is not None:
             return await self._router.write_found(self._name, Verb.DELETE_MANY, found)
         keys = await self._router.keys_of(self._name, found.filter)
-        changes = [Delete(key, found.filter, fresh_id()) for key in keys]
+        tombstones = fresh_ids(len(keys))
+        changes = [Delete(key, found.filter, each) for key, each in zip(keys, tombstones, strict=True)]
         return await self._router.change_many(self._name, Verb.DELETE_MANY, changes)
 
 

@@ -10,6 +10,7 @@ import asyncio
 import functools
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from pymongo.errors import NetworkTimeout
@@ -26,11 +27,18 @@ from shadow.model.version import fresh_id
 from shadow.stores.within import within
 from shadow.writes.context import LoopContext
 from shadow.writes.replicator import Replicator
+from shadow.writes.work_queue import Hold
 
-__all__ = ["Admit", "DualWrite", "Result"]
+__all__ = ["Admit", "DualWrite", "Early", "Result"]
 
 _LAST_WORD: Final = 0.05
 """Seconds: what is waited for begins its own time a little later, and shall say itself that it is over."""
+_AFTER_YOU: Final = 4
+"""Turns of the event loop in which an early answer reaches its caller, before its changes are settled."""
+_LOOK_AGAIN: Final = 0.01
+"""Seconds between two checks whether the call has ended, or a flip waits for it."""
+_IN_ONE_GO: Final = 32
+"""Changes settled without yielding to the event loop."""
 
 Result: TypeAlias = Applied | Exception | None
 """Of one change: what was applied, the error, or None where nothing matched or an earlier error ended the batch."""
@@ -38,6 +46,15 @@ Ask: TypeAlias = Callable[[Route, Sequence[str]], Awaitable[list[Result]]]
 """Asks the primary of a route to make the changes, given the id of each operation."""
 Admit: TypeAlias = Callable[[str, StoreName], Awaitable[None]]
 """Asked before each write to both stores, with the collection and its primary. Raises where there may be none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Early:
+    """How the caller of many changes gets its answer before they are passed to the work queue, one by one: their
+    intents are durable, and stay open until then. `hold`: of their work."""
+
+    answer: Callable[[list[Result]], None]
+    hold: Hold
 
 
 class DualWrite:
@@ -54,8 +71,11 @@ class DualWrite:
         self._admit = admit
         self._traces = context.traces
 
-    async def make(self, collection: str, verb: Verb, changes: Sequence[Change], ask: Ask) -> list[Result]:
-        """One result for each change. Once it has begun, it must not be cancelled with the caller."""
+    async def make(
+        self, collection: str, verb: Verb, changes: Sequence[Change], ask: Ask, early: Early | None = None
+    ) -> list[Result]:
+        """One result for each change. Once it has begun, it must not be cancelled with the caller. With `early`, a
+        caller who waits for nothing else is answered as soon as the primary has answered."""
         writing = self._routes.writing(collection)
         async with writing as route:
             if not route.dual_write:
@@ -73,6 +93,12 @@ class DualWrite:
             if self._intents.expired(opened):
                 keys = [change.key for change in changes]
                 opened = await self._intents.renew(collection, keys, opened)
+            if early is not None and opened.durable and route.writes is WriteMode.BACKGROUND:
+                early.answer(results)
+                made = list(zip(changes, opened.op_ids, results, strict=True))
+                # The route stays in force meanwhile: a flip waits until all of it is in the work queue.
+                await self._settle_all(collection, verb, made, route, early.hold)
+                return results
             settled = [
                 self._settle(collection, verb, change, op_id, result, route)
                 for change, op_id, result in zip(changes, opened.op_ids, results, strict=True)
@@ -120,11 +146,47 @@ class DualWrite:
         if isinstance(result, Applied):
             write = Write(collection, verb, op_id, change, result.pre.state, result.post)
             return self._replicator.follow(write, route)
+        self._settle_unmade(collection, change, op_id, result)
+        return None
+
+    async def _settle_all(
+        self, collection: str, verb: Verb, made: Sequence[tuple[Change, str, Result]], route: Route, hold: Hold
+    ) -> None:
+        """The same for many changes whose caller has its answer, once the call has no more to change. What is cancelled
+        settles the rest at once."""
+
+        done = 0
+        try:
+            for _ in range(_AFTER_YOU):
+                await asyncio.sleep(0)
+            while not (hold.released or self._routes.waits(collection)):  # noqa: ASYNC110 - of two, and neither is ours
+                await asyncio.sleep(_LOOK_AGAIN)
+            for done in range(0, len(made), _IN_ONE_GO):
+                self._settle_some(collection, verb, made[done : done + _IN_ONE_GO], route, hold)
+                done += _IN_ONE_GO
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            self._settle_some(collection, verb, made[done:], route, hold)
+            raise
+
+    def _settle_some(
+        self, collection: str, verb: Verb, made: Sequence[tuple[Change, str, Result]], route: Route, hold: Hold
+    ) -> None:
+        writes = [
+            Write(collection, verb, op_id, change, result.pre.state, result.post)
+            for change, op_id, result in made
+            if isinstance(result, Applied)
+        ]
+        self._replicator.follow_many(writes, route, hold)
+        for change, op_id, result in made:
+            if not isinstance(result, Applied):
+                self._settle_unmade(collection, change, op_id, result)
+
+    def _settle_unmade(self, collection: str, change: Change, op_id: str, result: Exception | None) -> None:
         if isinstance(result, Exception) and classify(result) is Outcome.UNKNOWN:
             self._replicator.defer(collection, op_id, Deferral.PRIMARY_UNKNOWN, change.key)
         else:
             self._intents.close(op_id)
-        return None
 
     async def _wait_for(
         self,

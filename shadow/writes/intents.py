@@ -27,7 +27,7 @@ from shadow.model.events import ComponentFailed, Reporter, WriteUnjournaled
 from shadow.model.limits import Limits
 from shadow.model.operation import ANY
 from shadow.model.verdict import Deferral
-from shadow.model.version import Key, fresh_id
+from shadow.model.version import Key, fresh_id, fresh_ids
 from shadow.stores.breaker import Breaker
 
 __all__ = ["FailurePolicy", "Intents", "OnFailure", "OnGap", "Opened", "no_gap"]
@@ -130,7 +130,7 @@ class Intents:
     @staticmethod
     def none(count: int) -> Opened:
         """Ids of operations that need no intents yet."""
-        return Opened([fresh_id() for _ in range(count)], durable=True, age=_Age())
+        return Opened(_ids(count), durable=True, age=_Age())
 
     def expired(self, opened: Opened) -> bool:
         """Whether others may take the intents for orphaned, or soon will."""
@@ -187,7 +187,7 @@ class Intents:
         return self._without(keys)
 
     def _without(self, keys: Sequence[Key]) -> Opened:
-        op_ids = [fresh_id() for _ in keys]
+        op_ids = _ids(len(keys))
         self._bare.update(op_ids)
         return Opened(op_ids, durable=False, age=_Age())
 
@@ -195,7 +195,7 @@ class Intents:
         self._reach(Point.BEFORE_INTENT)
         attempts = _ATTEMPTS if self._on_failure is OnFailure.REFUSE else 1
         for _ in range(attempts):
-            opened = Opened([fresh_id() for _ in keys], durable=True, age=_Age())
+            opened = Opened(_ids(len(keys)), durable=True, age=_Age())
             if await self._open_once(collection, keys, opened):
                 return opened
             for op_id in opened.op_ids:
@@ -219,3 +219,7 @@ class Intents:
         self._reach(Point.AFTER_INTENT)
         # Last of all before the primary is asked: a process may have been stopped up to here.
         return opened.age.seconds <= self._limit / 4
+
+
+def _ids(count: int) -> list[str]:
+    return [fresh_id()] if count == 1 else fresh_ids(count)

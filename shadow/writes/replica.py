@@ -25,7 +25,8 @@ class Replica:
     op_id: str
     route: Route
     work: Callable[[], Awaitable[None]]
-    done: asyncio.Future[bool]
+    done: asyncio.Future[bool] | None
+    """None: nobody waits for it."""
     cause: Cause | None
     write: Write | None = None
     """What can be replayed along with others."""

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from pymongo.errors import ConnectionFailure
@@ -36,7 +36,6 @@ from shadow.model.operation import ANY, Verb, Write
 from shadow.model.outcome import Outcome, classify, refusal_of
 from shadow.model.phase import Role, Route, WriteMode
 from shadow.model.verdict import (
-    ERROR_PATH,
     MATCHED_PATH,
     Deferral,
     Difference,
@@ -54,20 +53,21 @@ from shadow.traces.causes import Causes
 from shadow.traces.spans import cause, current_cause
 from shadow.writes.context import LoopContext
 from shadow.writes.heal import HealContended, Replayed, by_result, decided, heal, replay, replay_fenced, replay_many
+from shadow.writes.refusals import report_refused
 from shadow.writes.replica import Replica
 from shadow.writes.untangle import Untangler
-from shadow.writes.work_queue import Batch
+from shadow.writes.work_queue import Batch, Hold
 
 __all__ = ["Replicator"]
-
-_REFUSALS: Final = 6
-"""Times that the secondary has to refuse a copy of one document before that is a mismatch: a refusal because the write
-of another key is still to come (a unique value that changes hands) is over by then."""
 
 _OFTEN: Final = 10.0
 _RARELY: Final = 3600.0
 """The longest pauses, in seconds, between two failed repairs of a key: where it waits for the secondary, and where the
 secondary refuses to hold it. The next write of such a key makes it due at once."""
+
+_REQUESTS: Final = 4
+"""Requests at once that a batch of replays makes. So many batches run at once that their requests are as many as
+there are workers: what a call for many documents makes in an instant would else reach the secondary in an instant."""
 
 
 class Replicator:
@@ -84,11 +84,12 @@ class Replicator:
         self._routes = context.routes
         self._reach = context.failpoints
         self._intents = context.intents
-        self._untangler = Untangler(context.intents, context.failpoints)
+        self._untangler = Untangler(context.intents, context.failpoints, context.expiry)
         self._wake = asyncio.Event()
         self._following: dict[str, str] = {}
         self._batching = {name: each for name, each in context.stores.items() if isinstance(each, ReplayingMany)}
         self._alone = asyncio.Semaphore(context.limits.write_workers)
+        self._together = asyncio.Semaphore(max(1, context.limits.write_workers // _REQUESTS))
         self._traces = context.traces
         self._causes = Causes()
         self._given_up: dict[str, float] = {}
@@ -99,6 +100,29 @@ class Replicator:
         """Replicates the write in its turn. The future: whether the secondary is known to have it."""
         work = functools.partial(self._replay, write, route)
         return self._follow(write.collection, write.verb, write.key, write.op_id, route, work, write)
+
+    def follow_many(self, writes: Iterable[Write], route: Route, hold: Hold | None) -> None:
+        """Replicates the writes of one call, of one collection and verb, for which nobody waits."""
+        of_call = cause()
+        together: Batch | None = None
+        for write in writes:
+            if together is None:
+                together = self._batch_of(write, route)
+            batch = None if together is None or by_result(write.change) else together
+            work = functools.partial(self._replay, write, route)
+            replica = Replica(
+                self._replicate_alone,
+                write.collection,
+                write.verb,
+                write.key,
+                write.op_id,
+                route,
+                work,
+                None,
+                of_call,
+                write,
+            )
+            self._offer(replica, batch, hold)
 
     def follow_copy(self, collection: str, verb: Verb, key: Key, op_id: str, route: Route) -> asyncio.Future[bool]:
         """Likewise the outcome of several changes of one document, which became visible at once: it is copied."""
@@ -123,13 +147,17 @@ class Replicator:
         write: Write | None = None,
     ) -> asyncio.Future[bool]:
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._following[op_id] = collection
         replica = Replica(self._replicate_alone, collection, verb, key, op_id, route, work, done, cause(), write)
-        batch = None if write is None else self._batch_of(write, route)
-        if not self._queue.offer(collection, queue_key(collection, key), replica, batch=batch):
-            self.defer(collection, op_id, Deferral.CLOSING if self._queue.closed else Deferral.LANE_FULL, key)
-            self._end(replica, acknowledged=False)
+        self._offer(replica, None if write is None else self._batch_of(write, route))
         return done
+
+    def _offer(self, replica: Replica, batch: Batch | None, hold: Hold | None = None) -> None:
+        collection, key = replica.collection, replica.key
+        self._following[replica.op_id] = collection
+        if not self._queue.offer(collection, queue_key(collection, key), replica, batch=batch, hold=hold):
+            reason = Deferral.CLOSING if self._queue.closed else Deferral.LANE_FULL
+            self.defer(collection, replica.op_id, reason, key)
+            self._end(replica, acknowledged=False)
 
     def _batch_of(self, write: Write, route: Route) -> Batch | None:
         """How the write is replayed along with others. One for which somebody waits is replayed alone."""
@@ -141,7 +169,7 @@ class Replicator:
 
     def _end(self, replica: Replica, *, acknowledged: bool) -> None:
         self._following.pop(replica.op_id, None)
-        if not replica.done.done():
+        if replica.done is not None and not replica.done.done():
             replica.done.set_result(acknowledged)
 
     def defer(self, collection: str, op_id: str, reason: Deferral, key: Key = ANY) -> None:
@@ -204,14 +232,17 @@ class Replicator:
         left, first = list(replicas), replicas[0]
         causes = [each.cause for each in replicas]
         try:
-            with self._traces.work("replicate", first.collection, causes, verb=first.verb, to=first.route.secondary):
-                left = await self._replicate_together(replicas)
+            async with self._together:
+                with self._traces.work(
+                    "replicate", first.collection, causes, verb=first.verb, to=first.route.secondary
+                ):
+                    left = await self._replicate_together(replicas)
             for result in await asyncio.gather(*map(self._in_turn, left), return_exceptions=True):
                 if isinstance(result, BaseException):
                     raise result
         except asyncio.CancelledError:
             # Here too: one that is cancelled before its first step does not notice.
-            self._give_up([each for each in left if not each.done.done()], Deferral.CLOSING)
+            self._give_up([each for each in left if each.op_id in self._following], Deferral.CLOSING)
             raise
         finally:
             for each in left:
@@ -428,7 +459,7 @@ class Replicator:
             raise
         except Exception as error:
             self._judge(due.collection, error, breaker)
-            self._report_refused(due, error)
+            report_refused(self._reporter, due, error)
             self._reporter.publish(HealFinished(due.collection, Healing.FAILED))
             refused = refusal_of(error)
             pause = self._backoff(due.attempts_after(refused) - 1, most=_RARELY if refused else _OFTEN)
@@ -437,25 +468,6 @@ class Replicator:
             breaker.succeeded()
             if await self._journal.settle(due):
                 self._causes.forget(due.collection, due.key)
-
-    def _report_refused(self, due: Due, error: Exception) -> None:
-        """Reports, once for each deferral, that the secondary keeps refusing to hold what the primary holds; and that
-        nobody can read what the primary holds, which no other write will fix."""
-        if isinstance(error, UnreadableDocument):
-            if due.attempts == 0:
-                self._report_copy(due, Kind.UNREADABLE, error)
-            return
-        if (
-            due.attempts_after(refusal_of(error)) == _REFUSALS
-            and classify(error) is Outcome.REFUSED
-            and not isinstance(error, HealContended)
-        ):
-            self._report_copy(due, Kind.ERROR_SECONDARY_ONLY, error)
-
-    def _report_copy(self, due: Due, kind: Kind, error: Exception) -> None:
-        name = type(error).__name__
-        found = Difference(kind, ERROR_PATH, *((name, "missing") if kind is Kind.UNREADABLE else ("missing", name)))
-        self._reporter.publish(MismatchConfirmed(Mismatch(due.collection, Verb.REPLACE_ONE, kind, due.key, (found,))))
 
     async def repair(self, collection: str, key: Key) -> Healing:
         """Heals one key on request, or what an undecided one stands for. Raises `NotFollowed` in phase `off`,

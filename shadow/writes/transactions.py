@@ -86,6 +86,8 @@ class Transaction:
     lost: str = ""
     """Why it can't be committed any more."""
     over: bool = False
+    aborted: bool = False
+    """By the application."""
 
     @property
     def collections(self) -> Sequence[str]:
@@ -189,9 +191,11 @@ class TransactionWrites(DualWrite):
             if not held.changes:
                 await self._bare(held, send)
                 return
-            again = held.over
-            if again:
+            if held.over:
                 await self._enter_again(held)
+                await self._with_young_intents_again(held)
+            else:
+                await self._with_young_intents(held)
             replicating = await self._committed(held, send)
         await self._followed(held, replicating)
 
@@ -209,17 +213,19 @@ class TransactionWrites(DualWrite):
     async def _enter_again(self, held: Transaction) -> None:
         """Before a commit is tried again. Raises if the primary has changed meanwhile."""
         held.over = False
-        for collection in {each.collection for each in held.changes}:
-            writing = self._routes.writing(collection)
-            route = await writing.__aenter__()
-            held.gates.append(writing)
-            held.routes[collection] = route
-            if route.primary is not held.primary:
-                self._leave(held)
-                raise NetworkTimeout("the primary has changed before it was known whether the transaction is committed")
+        try:
+            for collection in {each.collection for each in held.changes}:
+                writing = self._routes.writing(collection)
+                route = await writing.__aenter__()
+                held.gates.append(writing)
+                held.routes[collection] = route
+                if route.primary is not held.primary:
+                    raise NetworkTimeout("the primary has changed before it was known if the transaction is committed")
+        except BaseException:
+            self._leave(held)
+            raise
 
     async def _committed(self, held: Transaction, send: Send) -> dict[str, list[asyncio.Future[bool]]]:
-        await self._with_young_intents(held)
         try:
             await self._sent(send)
         except BaseException as error:
@@ -234,6 +240,19 @@ class TransactionWrites(DualWrite):
         finally:
             held.opened.clear()
             self._leave(held)
+
+    async def _with_young_intents_again(self, held: Transaction) -> None:
+        """Nothing is sent without them, and an earlier commit may nevertheless have been made. Raises an error of the
+        driver with the label after which the commit may be tried again."""
+        try:
+            await self._with_young_intents(held)
+        except BaseException as error:
+            self._leave(held)
+            if not isinstance(error, JournalError):
+                raise
+            unknown = NetworkTimeout(f"it is unknown whether the transaction is committed: {error.message}")
+            unknown._add_error_label(UNKNOWN_COMMIT)
+            raise unknown from error
 
     async def _with_young_intents(self, held: Transaction) -> None:
         for _ in range(_ATTEMPTS):
@@ -310,6 +329,7 @@ class TransactionWrites(DualWrite):
     async def abort(self, held: Transaction, send: Send) -> None:
         """The driver's abort. The keys are settled by reading."""
         async with held.lock:
+            held.aborted = True
             try:
                 await send()
             finally:

@@ -9,6 +9,9 @@ the primary are repaired along with it.
     in passing   else each is put in its turn, and one that blocks another is set aside first: its key gets a
                  *passing* tombstone, which holds no value, until its own turn comes
 
+A document that has expired gives way for good. As the primary, DynamoDB lets another document have its values before it
+is deleted there, so the secondary, which may hold them once, gets a tombstone for it: no read shows it on either side.
+
 Setting aside is safe at every moment. Each of these keys has an intent of its own before any of them is touched, so a
 process that dies leaves each to be repaired; each put is conditional on the state that was seen; and a tombstone, as
 always, makes every stale copy and replay that is still under way fail its condition.
@@ -19,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -29,8 +32,10 @@ from pymongo.errors import DuplicateKeyError
 from shadow.compare.equality import agree
 from shadow.host.failpoints import Failpoints, Point, no_failpoint
 from shadow.model.order import key_digest
+from shadow.model.schema import ExpirySpec
 from shadow.model.verdict import Deferral
 from shadow.model.version import Image, Key, Tombstone, fresh_id
+from shadow.mongoql.expiry import has_expired
 from shadow.stores.base import Store
 from shadow.writes.intents import Intents
 
@@ -43,9 +48,16 @@ _MOST: Final = 24
 class Untangler:
     """One for each event loop."""
 
-    def __init__(self, intents: Intents, reach: Failpoints = no_failpoint) -> None:
+    def __init__(
+        self,
+        intents: Intents,
+        reach: Failpoints = no_failpoint,
+        expiry: Callable[[str], ExpirySpec | None] = lambda collection: None,
+    ) -> None:
+        """`expiry`: by which rule the documents of a collection expire."""
         self._intents = intents
         self._reach = reach
+        self._expiry = expiry
         # Two in one process would only collide.
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -57,14 +69,15 @@ class Untangler:
         Raises `refusal` if no document that blocks it differs from the primary's, for then the primary holds a value
         twice that the secondary can hold only once; `JournalError`, and whatever the stores raise.
         """
+        expiry = self._expiry(collection)
         async with self._turns[collection]:
             try:
-                group = await _group(primary, secondary, collection, key)
+                group = await _group(primary, secondary, collection, key, expiry)
             except _Moved:
                 return False
             own = group[key_digest(key)]
             if len(group) == 1:
-                return await _alone(primary, secondary, collection, own, refusal)
+                return await _alone(primary, secondary, collection, own, refusal, expiry)
             async with self._noted(collection, [each.key for each in group.values()]) as left:
                 with contextlib.suppress(_Moved):
                     await self._put_right(secondary, collection, group)
@@ -151,9 +164,11 @@ class _Moved(Exception):
     """Something has changed meanwhile."""
 
 
-async def _group(primary: Store, secondary: Store, collection: str, key: Key) -> dict[str, _Member]:
-    """The document under `key`, and all that differ and that block, by what they hold in the secondary, one of the
-    group; by the digests of their keys."""
+async def _group(
+    primary: Store, secondary: Store, collection: str, key: Key, expiry: ExpirySpec | None
+) -> dict[str, _Member]:
+    """The document under `key`, and all that differ or have expired, and that block, by what they hold in the
+    secondary, one of the group; by the digests of their keys."""
     own = await _member(primary, secondary, collection, key)
     if own is None:
         raise _Moved
@@ -168,6 +183,8 @@ async def _group(primary: Store, secondary: Store, collection: str, key: Key) ->
             if digest in group:
                 continue
             found = await _member(primary, secondary, collection, other)
+            if found is not None and has_expired(expiry, found.image.document):
+                found.image = Image(Tombstone(fresh_id()))
             if found is None or (found.image.document is not None and agree(found.image, found.seen)):
                 continue
             found.counted = len(group) < _MOST
@@ -186,7 +203,14 @@ async def _member(primary: Store, secondary: Store, collection: str, key: Key) -
     return _Member(key, seen, wanted if wanted.present else Image(Tombstone(fresh_id())))
 
 
-async def _alone(primary: Store, secondary: Store, collection: str, own: _Member, refusal: DuplicateKeyError) -> bool:
+async def _alone(
+    primary: Store,
+    secondary: Store,
+    collection: str,
+    own: _Member,
+    refusal: DuplicateKeyError,
+    expiry: ExpirySpec | None,
+) -> bool:
     """Nothing that could be repaired blocks it, or nothing any more."""
     with contextlib.suppress(DuplicateKeyError):
         together = await secondary.put_all(collection, [(own.key, own.image, own.seen.state)])
@@ -196,4 +220,6 @@ async def _alone(primary: Store, secondary: Store, collection: str, own: _Member
     document = now.document
     if now.state != own.image.state or document is None or not await secondary.holders(collection, own.key, document):
         return False
+    if has_expired(expiry, document):
+        return await secondary.put(collection, own.key, Image(Tombstone(fresh_id())), own.seen.state)
     raise refusal

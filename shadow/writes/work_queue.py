@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from shadow.host.tasks import begin
 
-__all__ = ["Batch", "Job", "WorkQueue"]
+__all__ = ["Batch", "Hold", "Job", "WorkQueue"]
 
 Job = Callable[[], Awaitable[None]]
 """One piece of work. What it raises goes to `on_error` and ends no other job."""
@@ -31,11 +31,34 @@ class Batch:
     run: Callable[[Sequence[Any]], Awaitable[None]]
 
 
-_Entry = tuple[str, Job, Batch | None]
+_Entry = tuple[str, Job, Batch | None, bool]
+"""Its collection, the job, its batch, and whether it is one of many."""
 
 _AFTER_YOU: Final = 4
 """Turns of the event loop that a worker lets pass before it begins. The answer of the write that made the work needs
 two to reach its caller, who would otherwise wait until the secondary's client has built its request."""
+_OF_MANY: Final = 5
+"""Times `capacity` that jobs of calls for many documents may fill, which count by themselves: they are made in batches,
+and leave the places of others free."""
+_LONGEST_HOLD: Final = 5.0
+"""Seconds for which jobs wait for the end of the call that makes them, at most."""
+
+
+class Hold:
+    """Jobs of one call, which begin when it is released: they would else take the processor from what is left of the
+    call. Released at once by whoever waits until the queue is empty."""
+
+    __slots__ = ("_release", "keys", "released")
+
+    def __init__(self, release: Callable[[Sequence[Hashable]], None]) -> None:
+        self._release = release
+        self.keys: list[Hashable] = []
+        self.released = False
+
+    def release(self) -> None:
+        if not self.released:
+            self.released = True
+            self._release(self.keys)
 
 
 class WorkQueue:
@@ -52,13 +75,15 @@ class WorkQueue:
         self.capacity = capacity
         self._workers = workers
         self._on_error = on_error
-        self._queues: dict[Hashable, deque[_Entry]] = {}
+        self._queues: dict[Hashable, list[_Entry]] = {}
         self._ready: deque[Hashable] = deque()
         self._ahead: deque[Hashable] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._busy = 0
         self._pending: Counter[str] = Counter()
         self._depth = 0
+        self._of_many = 0
+        self._holds: set[Hold] = set()
         self._closed = False
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -82,26 +107,66 @@ class WorkQueue:
         return self._pending[collection]
 
     def offer(
-        self, collection: str, key: Hashable, job: Job, *, ahead: bool = False, batch: Batch | None = None
+        self,
+        collection: str,
+        key: Hashable,
+        job: Job,
+        *,
+        ahead: bool = False,
+        batch: Batch | None = None,
+        hold: Hold | None = None,
     ) -> bool:
-        """Accepts the job, or returns False: full, or closed. `ahead` is for a key that has no other jobs."""
-        if self._closed or self._depth >= (2 * self.capacity if ahead else self.capacity):
+        """Accepts the job, or returns False: full, or closed. `ahead` is for a key that has no other jobs. `hold`: it
+        is one of many, and begins when that is released."""
+        many = hold is not None
+        if self._closed or not self._has_room(ahead=ahead, many=many):
             return False
         self._depth += 1
+        self._of_many += many
         self._pending[collection] += 1
         waiting = self._queues.get(key)
         if waiting is not None:
-            waiting.append((collection, job, batch))
+            waiting.append((collection, job, batch, many))
             return True
-        self._queues[key] = deque([(collection, job, batch)])
+        self._queues[key] = [(collection, job, batch, many)]
+        if hold is not None and not hold.released:
+            hold.keys.append(key)
+            return True
         (self._ahead if ahead else self._ready).append(key)
+        self._employ()
+        return True
+
+    def _has_room(self, *, ahead: bool, many: bool) -> bool:
+        if many:
+            return self._of_many < _OF_MANY * self.capacity
+        return self._depth - self._of_many < (2 * self.capacity if ahead else self.capacity)
+
+    def _employ(self) -> None:
+        """Starts a worker, if there may be one more."""
         if self._busy < self._workers:
             self._busy += 1
             # In a context of its own: the time limit of the application's call does not apply to this work.
             task = begin(self._work(), name="shadow-lane", context=Context(), failed=self._on_error)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return True
+
+    @contextmanager
+    def held(self) -> Iterator[Hold]:
+        """For the jobs of one call: they begin when the block ends, or after five seconds."""
+        hold = Hold(self._release)
+        self._holds.add(hold)
+        timer = asyncio.get_running_loop().call_later(_LONGEST_HOLD, hold.release)
+        try:
+            yield hold
+        finally:
+            timer.cancel()
+            self._holds.discard(hold)
+            hold.release()
+
+    def _release(self, keys: Sequence[Hashable]) -> None:
+        self._ready.extend(keys)
+        for _ in range(min(len(keys), self._workers)):
+            self._employ()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -117,6 +182,8 @@ class WorkQueue:
 
     async def drain(self, timeout: float, collection: str | None = None) -> bool:
         """Waits until nothing (of `collection`) is pending. False: `timeout` seconds were over first."""
+        for hold in tuple(self._holds):
+            hold.release()
         try:
             async with asyncio.timeout(timeout):
                 while self._pending[collection] if collection is not None else self._depth:
@@ -156,7 +223,7 @@ class WorkQueue:
 
     async def _next(self) -> None:
         key = (self._ahead or self._ready).popleft()
-        _, job, batch = self._queues[key][0]
+        _, job, batch, _ = self._queues[key][0]
         others = [] if batch is None else self._others(batch)
         try:
             if batch is not None and others:
@@ -167,7 +234,7 @@ class WorkQueue:
             self._on_error(error)
         finally:
             for each in (key, *others):
-                self._done(each, self._queues[each][0][0])
+                self._done(each)
 
     def _others(self, batch: Batch) -> list[Hashable]:
         """Takes the keys that come next, as far as their jobs belong to the same group."""
@@ -179,13 +246,14 @@ class WorkQueue:
             others.append(self._ready.popleft())
         return others
 
-    def _done(self, key: Hashable, collection: str) -> None:
+    def _done(self, key: Hashable) -> None:
         waiting = self._queues[key]
-        waiting.popleft()
+        collection, _, _, many = waiting.pop(0)
         if waiting:
             self._ready.append(key)
         else:
             del self._queues[key]
         self._depth -= 1
+        self._of_many -= many
         self._pending[collection] -= 1
         self._quiet.set()

@@ -37,8 +37,8 @@ Step = Callable[[], Awaitable[object]]
 
 
 class _Sites(Sites):
-    def _settings(self, driver: str, phase: str, shadow_reads: float) -> Settings:
-        settings = super()._settings(driver, phase, shadow_reads)
+    def _settings(self, driver: str, phase: str, shadow_reads: float, traces: bool) -> Settings:
+        settings = super()._settings(driver, phase, shadow_reads, traces)
         limits = settings.limits.model_copy(update={"write_queue": 4 * _COUNT, "write_deadline": 60.0})
         collections = {_name(driver, phase): next(iter(settings.collections.values()))}
         return settings.model_copy(update={"limits": limits, "collections": collections})

@@ -15,7 +15,8 @@ from pymongo import MongoClient
 from pymongo.collation import Collation
 from pymongo.collection import Collection
 
-from shadow.model.collations import strength_of
+from shadow.model.collations import AS_ENGLISH, of_query
+from shadow.model.schema import CollationSpec
 from shadow.mongoql.collation import collation_key
 from tests.compat.amount import SEED
 from tests.support.topologies import root_url
@@ -60,22 +61,56 @@ def strings(count: int) -> Iterator[str]:
         yield "".join(pick.sample(text, len(text)))
 
 
-@pytest.mark.parametrize("strength", [1, 2])
-@pytest.mark.parametrize("locale", ["en", "en_US"])
+def stock(texts_of: Collection[dict[str, Any]], texts: list[str]) -> None:
+    texts_of.drop()
+    texts_of.insert_many([{"_id": place, "t": text} for place, text in enumerate(texts)])
+
+
+def equal_by(texts_of: Collection[dict[str, Any]], collation: Collation) -> set[frozenset[int]]:
+    """The places of texts that the server takes for equal."""
+    by_text = {"$group": {"_id": "$t", "all": {"$push": "$_id"}}}
+    return {frozenset(each["all"]) for each in texts_of.aggregate([by_text], collation=collation)}
+
+
+@pytest.mark.parametrize("strength", [1, 2, 3])
 @pytest.mark.parametrize("kind", ["characters", "decompositions", "strings"])
 def test_the_server_takes_the_same_texts_for_equal(
-    texts_of: Collection[dict[str, Any]], kind: str, locale: str, strength: int
+    texts_of: Collection[dict[str, Any]], kind: str, strength: int
 ) -> None:
     made = {"characters": map(chr, _EVERY), "decompositions": decompositions(), "strings": strings(3000)}
     texts = list(dict.fromkeys(made[kind]))
-    texts_of.drop()
-    texts_of.insert_many([{"_id": place, "t": text} for place, text in enumerate(texts)])
-    by_text = {"$group": {"_id": "$t", "all": {"$push": "$_id"}}}
-    collation = Collation(locale=locale, strength=strength)
-    theirs = {frozenset(each["all"]) for each in texts_of.aggregate([by_text], collation=collation)}
+    stock(texts_of, texts)
+    collation = Collation(locale="en", strength=strength)
+    theirs = equal_by(texts_of, collation)
+    by = of_query(collation)
+    assert by is not None
     groups: defaultdict[Any, set[int]] = defaultdict(set)
     for place, text in enumerate(texts):
-        groups[collation_key(text, strength_of(collation))].add(place)
+        groups[collation_key(text, by.strength)].add(place)
     ours = {frozenset(each) for each in groups.values()}
     different = [[texts[place] for place in sorted(group)][:6] for group in sorted(ours - theirs, key=min)]
     assert different == [], (len(different), [list(map(ascii, each)) for each in different[:5]])
+
+
+def test_the_other_locales_are_as_english_in_equality_and_in_order(texts_of: Collection[dict[str, Any]]) -> None:
+    """Of all letters and marks below U+3000, alone and in strings; the order is for a sort, which MongoDB makes."""
+    stock(texts_of, list(dict.fromkeys([*map(chr, range(1, 0x3000)), *strings(500)])))
+    sort = [{"$sort": {"t": 1, "_id": 1}}, {"$project": {"_id": 1}}]
+    for strength in (1, 2, 3):
+        english = Collation(locale="en", strength=strength)
+        equal = equal_by(texts_of, english)
+        order = [each["_id"] for each in texts_of.aggregate(sort, collation=english)]
+        for locale in AS_ENGLISH:
+            other = Collation(locale=locale, strength=strength)
+            assert equal_by(texts_of, other) == equal, (locale, strength)
+            assert [each["_id"] for each in texts_of.aggregate(sort, collation=other)] == order, (locale, strength)
+
+
+def test_locales_with_rules_of_their_own_are_not_supported() -> None:
+    for locale in ("sv", "da", "es", "fr_CA", "de@collation=phonebook", "tr", "en_US_POSIX", "ja", "zh", "simple"):
+        assert of_query({"locale": locale, "strength": 2}) is None, locale
+    assert of_query({"locale": "de"}) == CollationSpec("de", 3), "the strength that the server takes then"
+    for strength in (0, 4, 5, True, "2", None):
+        assert of_query({"locale": "en", "strength": strength}) is None, strength
+    for option in ({"caseLevel": True}, {"numericOrdering": True}, {"caseFirst": "upper"}, {"alternate": "shifted"}):
+        assert of_query({"locale": "en", "strength": 2, **option}) is None, option

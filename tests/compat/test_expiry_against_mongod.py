@@ -24,7 +24,8 @@ from shadow.model.reads import Aggregate, Count, Distinct, FindOne, Read
 from shadow.model.schema import ExpirySpec
 from shadow.mongoql.expiry import MARGIN, delete_after, has_expired
 from shadow.reads import bypass_watch
-from tests.support.migration import control_of, verify
+from tests.contract.test_sessions import session_of, transaction
+from tests.support.migration import backfill, control_of, verify
 from tests.support.pair import until
 from tests.support.shadows import COLLECTION, Site
 from tests.support.topologies import admit, root_url
@@ -224,6 +225,52 @@ async def test_what_has_expired_gives_way_to_what_comes_after_it(
     control = control_of(site)
     assert (await verify(shadow, control, patience=10.0)).clean
     control.close()
+
+
+async def test_a_unique_value_passes_on_from_what_has_expired(
+    site: Site, shadow: Shadow, fast_monitor: pymongo.MongoClient[dict[str, Any]]
+) -> None:
+    """One store has deleted the document that held it, or lets another one have it, and the other still has both: in
+    replication, repair, backfill, verification, and in a transaction."""
+    things, raw = shadow[COLLECTION], fast_monitor[site.database][COLLECTION]
+    pause_monitor(fast_monitor, True)
+    try:
+        await things.insert_many([{"_id": key, "at": LATER, "mail": key} for key in range(1, 8)])
+        await things.update_many({}, {"$set": {"at": GONE}})
+        await site.level(shadow)
+        if site.primary == "mongo":
+            raw.delete_many({"_id": {"$lt": 7}})  # as its monitor does; it has not come to the last one
+        await things.insert_one({"_id": 11, "mail": 1})
+        await things.insert_many([{"_id": 12, "mail": 2}])
+        assert await shadow.settled(20)
+        async with session_of(shadow) as session, transaction(session):
+            assert sorted(each["_id"] for each in await things.find({}, session=session).to_list(None)) == [11, 12]
+            assert await things.find_one({"_id": 7}, session=session) is None
+            assert await things.count_documents({}, session=session) == 2
+            await things.insert_one({"_id": 13, "mail": 3}, session=session)
+            await things.insert_one({"_id": 4, "mail": 40}, session=session)
+            await things.insert_one({"_id": 1, "mail": 41}, session=session)  # 11 has what it held
+            assert (await things.update_one({"mail": 5}, {"$set": {"n": 6}}, session=session)).matched_count == 0
+            assert (await things.delete_many({"_id": 6}, session=session)).deleted_count == 0
+            found = await things.update_many({"mail": 7}, {"$set": {"n": 6}}, session=session)
+            assert found.matched_count == (1 if site.primary == "mongo" else 0)
+        assert await shadow.settled(20)
+        live = {1: 41, 4: 40, 11: 1, 12: 2, 13: 3}
+        assert {each["_id"]: each["mail"] async for each in things.find({})} == live
+        control = control_of(site)
+        assert (await verify(shadow, control, patience=10.0)).clean
+        if site.primary == "dynamo":
+            await asyncio.to_thread(raw.delete_many, {})
+            await backfill(shadow, control)
+            assert await shadow.settled(20)
+            assert (await verify(shadow, control, patience=10.0)).clean
+            assert {each["_id"] for each in raw.find({"mail": {"$exists": True}})} >= live.keys()
+        control.close()
+        status = await shadow.admin.status()
+        assert status["findings"]["open"] == 0
+        assert not status["totals"]["verdicts"].get("mismatch")
+    finally:
+        pause_monitor(fast_monitor, False)
 
 
 async def test_dynamodb_deletes_by_its_own_ttl_a_day_later_and_the_rule_may_change(site: Site, shadow: Shadow) -> None:

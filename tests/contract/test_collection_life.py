@@ -34,21 +34,21 @@ Call = Callable[[Collection], Awaitable[Any]]
 # --- refused by name, before any store is touched ---------------------------------------------------------------
 
 REFUSED: Final[dict[str, Call]] = {
-    "update_one(collation=": lambda c: c.update_one(KEY, SET, collation={"locale": "de"}),
+    "update_one(collation=": lambda c: c.update_one(KEY, SET, collation={"locale": "sv"}),
     "update_one(hint=": lambda c: c.update_one(KEY, SET, hint="n_1"),
     "replace_one(hint=": lambda c: c.replace_one(KEY, {"n": 1}, hint="n_1"),
-    "delete_one(collation=": lambda c: c.delete_one(KEY, collation={"locale": "de"}),
+    "delete_one(collation=": lambda c: c.delete_one(KEY, collation={"locale": "sv"}),
     "delete_many(hint=": lambda c: c.delete_many(KEY, hint="n_1"),
-    "find(collation=": lambda c: c.find(KEY, collation={"locale": "de"}).to_list(None),
+    "find(collation=": lambda c: c.find(KEY, collation={"locale": "sv"}).to_list(None),
     "find(hint=": lambda c: c.find(KEY, hint="n_1").to_list(None),
     "find(cursor_type=": lambda c: c.find(KEY, cursor_type=CursorType.TAILABLE).to_list(None),
     "cursor.hint": lambda c: c.find(KEY).hint("n_1").to_list(None),
-    "cursor.collation": lambda c: c.find(KEY).collation({"locale": "de"}).to_list(None),
+    "cursor.collation": lambda c: c.find(KEY).collation({"locale": "sv"}).to_list(None),
     "find_one_and_delete(hint=": lambda c: c.find_one_and_delete(KEY, hint="n_1"),
-    "count_documents(collation=": lambda c: c.count_documents({}, collation={"locale": "de"}),
-    "distinct(collation=": lambda c: c.distinct("n", collation={"locale": "de"}),
+    "count_documents(collation=": lambda c: c.count_documents({}, collation={"locale": "sv"}),
+    "distinct(collation=": lambda c: c.distinct("n", collation={"locale": "sv"}),
     "bulk_write(hint=": lambda c: c.bulk_write([pymongo.UpdateOne(KEY, SET, hint="n_1")]),
-    "bulk_write(collation=": lambda c: c.bulk_write([pymongo.DeleteOne(KEY, collation={"locale": "de"})]),
+    "bulk_write(collation=": lambda c: c.bulk_write([pymongo.DeleteOne(KEY, collation={"locale": "sv"})]),
     "watch": lambda c: c.watch(),
     "find_raw_batches": lambda c: c.find_raw_batches({}),
     "$where": lambda c: c.find_one({"$where": "true"}),
@@ -124,7 +124,7 @@ async def test_what_has_no_meaning_on_both_stores_is_refused_by_name_before_any_
 
 RESERVED_TOO: Final[dict[str, Call]] = {
     "filter": lambda c: c.find_one({"$where": "true", "_shadow.b": "x"}),
-    "filter and option": lambda c: c.find_one({"_shadow.b": "x"}, collation={"locale": "de"}),
+    "filter and option": lambda c: c.find_one({"_shadow.b": "x"}, collation={"locale": "sv"}),
     "update": lambda c: c.update_one({"$where": "true"}, {"$set": {"_shadow.r": 7}}),
     "rename to": lambda c: c.update_one({"$where": "true"}, {"$rename": {"x": "_shadow.r"}}),
     "pipeline update": lambda c: c.update_one({"$where": "true"}, [{"$set": {"_shadow": 1}}]),

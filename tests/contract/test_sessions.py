@@ -12,7 +12,14 @@ from typing import Any, Final
 import pymongo
 import pytest
 from pymongo import ReadPreference
-from pymongo.errors import AutoReconnect, ConfigurationError, DuplicateKeyError, InvalidOperation, OperationFailure
+from pymongo.errors import (
+    AutoReconnect,
+    ConfigurationError,
+    DuplicateKeyError,
+    InvalidOperation,
+    NetworkTimeout,
+    OperationFailure,
+)
 from pymongo.read_concern import ReadConcern
 
 from shadow import Shadow
@@ -449,6 +456,34 @@ async def test_a_transaction_may_last_longer_than_its_intents(hasty: Shadow) -> 
     assert sorted((each.key, each.deferred) for each in seen) == [(1, False), (3, False)]
     await assert_level(hasty)
     assert await things.find({"n": {"$gt": 4}}).sort("_id").to_list(None) == [{"_id": 1, "n": 21}, {"_id": 3, "n": 13}]
+
+
+async def test_a_commit_that_cannot_be_tried_again_stays_unknown(
+    hasty: Shadow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the journal nothing is sent again, which says nothing about the first time; no change of phase waits."""
+    things, intents = hasty["things"], hasty._engine.runtime().context.intents
+
+    async def failing(collection: str, keys: Any) -> Any:
+        raise JournalError("the disk is full", hint="a test")
+
+    async with session_of(hasty) as session:
+        sent = lose_answers(session, 1, arrives=True)
+        await start(session)
+        await things.update_one({"_id": 1}, {"$inc": {"n": 10}}, session=session)
+        with monkeypatch.context() as patched:
+            with pytest.raises(AutoReconnect):
+                await session.commit_transaction()
+            patched.setattr(intents, "open_durably", failing)
+            with pytest.raises(NetworkTimeout, match="the disk is full") as caught:
+                await session.commit_transaction()
+            assert caught.value.has_error_label("UnknownTransactionCommitResult")
+        async with asyncio.timeout(1), hasty._engine.parts.routes.held("things", 1):
+            pass
+        await session.commit_transaction()
+        assert len(sent) == 2
+    assert await things.find_one({"_id": 1}) == {"_id": 1, "n": 11}
+    await assert_level(hasty)
 
 
 async def test_while_the_journal_fails_nothing_is_committed(hasty: Shadow, monkeypatch: pytest.MonkeyPatch) -> None:

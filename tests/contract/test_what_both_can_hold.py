@@ -168,6 +168,50 @@ async def test_a_document_of_just_under_16_megabytes_leaves_room_for_its_version
         await site.level(shadow)
 
 
+BARELY: Final[dict[str, Callable[[Any, bytes], Awaitable[Any]]]] = {
+    "insert_one": lambda c, v: c.insert_one({"_id": "new", "v": v}),
+    "insert_many": lambda c, v: c.insert_many([{"_id": "a"}, {"_id": "new", "v": v}, {"_id": "b"}], ordered=False),
+    "replace_one": lambda c, v: c.replace_one({"_id": "here"}, {"v": v}),
+    "upsert": lambda c, v: c.replace_one({"_id": "new"}, {"v": v}, upsert=True),
+    "update_one": lambda c, v: c.update_one({"_id": "large"}, {"$set": {"w": v[len(LARGE) + 14 :]}}),
+    "update_many": lambda c, v: c.update_many({"_id": "large"}, {"$set": {"w": v[len(LARGE) + 14 :]}}),
+    "find_one_and_update": lambda c, v: c.find_one_and_update({"_id": "large"}, {"$set": {"w": v[len(LARGE) + 14 :]}}),
+    "find_one_and_replace": lambda c, v: c.find_one_and_replace({"_id": "here"}, {"v": v}),
+    "bulk_write": lambda c, v: c.bulk_write(
+        [pymongo.InsertOne({"_id": "a"}), pymongo.ReplaceOne({"_id": "here"}, {"v": v})]
+    ),
+}
+LARGE: Final = b"x" * (9 * MEGABYTE)
+TOO_LARGE: Final = {2, 10334, 17419}
+
+
+@pytest.mark.takes_turns
+@pytest.mark.parametrize("primary", ["mongo", "dynamo"])
+async def test_the_last_bytes_of_16_megabytes_are_refused_by_every_verb_or_written_on_both(
+    site: Site, primary: str
+) -> None:
+    """A bare MongoDB takes these documents, which leave too few bytes for a version: each is refused with an error and
+    a code of documents that are too large, and nothing of it is written, never in silence."""
+    async with site.but(primary=primary).shadow() as shadow:
+        await shadow.prepare()
+        things = shadow[COLLECTION]
+        for verb, call in BARELY.items():
+            await things.delete_many({})
+            await things.insert_many([{"_id": "here", "n": 1}, {"_id": "large", "v": LARGE}])
+            kind, code, entries = await heard(lambda c, call=call: call(c, b"x" * (16 * MEGABYTE - 40)), things)
+            assert kind in ("WriteError", "OperationFailure", "BulkWriteError"), verb
+            assert (kind == "OperationFailure") == verb.startswith("find_one_and"), verb
+            if kind == "BulkWriteError":
+                assert [each[1] in TOO_LARGE for each in entries] == [True], (verb, entries)
+                assert code == (2 if verb == "insert_many" else 1)
+            else:
+                assert code in TOO_LARGE, (verb, code)
+            left = {each["_id"]: len(each) async for each in things.find()}
+            assert {name: left[name] for name in ("here", "large")} == {"here": 2, "large": 2}, verb
+            assert set(left) <= {"here", "large", "a", "b"}, verb
+        await site.level(shadow)
+
+
 async def test_more_unique_values_than_one_transaction_can_write_are_refused_on_mongodb_too(site: Site) -> None:
     site = site.but(options={"unique": ["tags"]})
     async with site.shadow() as shadow:

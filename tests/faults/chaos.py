@@ -6,7 +6,8 @@ and when; what comes of it is the machine's own.
 
 All the while, *troublemakers* are at work beside one another: one kills processes (from outside, or sends out a process
 that kills itself at a named point, or ends one in order), one troubles the secondary, one the primary, one the journal,
-one sets the clock. Then all is calmed, the processes are ended, a fresh process recovers, and both stores are read with
+one sets the clock, one makes the other store the primary and
+back. Then all is calmed, the processes are ended, a fresh process recovers, and both stores are read with
 the bare drivers: they must be equal, and hold what `tests.support.history` says that they can.
 """
 
@@ -39,11 +40,13 @@ from pymongo.errors import PyMongoError
 
 from shadow.embedded.process import ServerProcess
 from shadow.embedded.servers import FaultProxy, Mode
+from shadow.errors import ShadowError
 from shadow.host.failpoints import Point
+from shadow.model.phase import StoreName
 from tests.faults.deployments import CHOICES, Deployment
 from tests.support.hammer import Orders, hammer, trail_of_child
 from tests.support.history import History
-from tests.support.shadows import Site
+from tests.support.shadows import COLLECTION, Site
 from tests.support.stepped_clock import SteppedClock
 from tests.support.topologies import ReplicaSet, root_url
 from tests.support.trail import notes, prepare
@@ -136,6 +139,8 @@ class Chaos:
         self._environment = self._environment_of(plan.deployment)
         self._lives: list[_Life] = []
         self._all: list[Path] = []
+        self._killing = asyncio.Lock()
+        self._primary = StoreName(plan.deployment.primary)
         self._began = self._made = time.monotonic()
 
     def _on(self, site: Site, urls: dict[str, str]) -> Site:
@@ -238,6 +243,8 @@ class Chaos:
         ]
         if self.plan.deployment.journal == "sqlite":
             makers.append(self._again_and_again("journal", 1.5, 5.0, self._trouble_journal))
+        if self.plan.deployment.flips == "some":
+            makers.append(self._again_and_again("flip", 0.2, 1.0, self._flip))
         if self._clock is not None:
             makers.append(self._again_and_again("clock", 0.5, 2.0, self._trouble_clock))
         await asyncio.gather(*makers)
@@ -252,6 +259,10 @@ class Chaos:
             self.figures.troubles[f"{name}: {await deed(chance)}"] += 1
 
     async def _trouble_processes(self, chance: random.Random) -> str:
+        async with self._killing:
+            return await self._end_or_send_out(chance)
+
+    async def _end_or_send_out(self, chance: random.Random) -> str:
         self._bury()
         if len(self._lives) < self.plan.processes:
             armed = chance.random() < 0.6
@@ -348,6 +359,19 @@ class Chaos:
         with members.cut_off():
             time.sleep(seconds)
         return "primary cut off"
+
+    async def _flip(self, chance: random.Random) -> str:
+        """There, or the way back, as an operator does it who looks at no gate; faults and kills abort many."""
+        to = StoreName.MONGO if self._primary is StoreName.DYNAMO else StoreName.DYNAMO
+        # A process that ends aborts it, so mostly none is ended from outside meanwhile.
+        unkilled = self._killing if chance.random() < 0.8 else contextlib.nullcontext()
+        try:
+            async with unkilled, self._bare.shadow() as operator:
+                flipped = await operator.admin.flip(COLLECTION, to, "chaos")
+                self._primary = operator.admin.routes()[COLLECTION].primary
+        except (ShadowError, PyMongoError) as error:
+            return f"refused, {type(error).__name__}"
+        return f"to {to}" if flipped["done"] else "not done"
 
     async def _trouble_clock(self, chance: random.Random) -> str:
         """By less than an operation may last, or by far more."""

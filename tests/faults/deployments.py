@@ -25,6 +25,7 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "clocks": ("steady", "stepped"),
     "life": ("one loop", "loops", "forks"),
     "metrics": ("alone", "shared"),
+    "flips": ("none", "some"),
 }
 """Each part of a deployment, and what it may be; what stands twice comes twice as often."""
 
@@ -38,7 +39,7 @@ it when it is killed at once, with or without a second store."""
 @dataclass(frozen=True, slots=True)
 class Deployment:
     """`options`: of `mongo.url`; `life`: what a process does with event loops and forks; `metrics`: shared means that
-    `PROMETHEUS_MULTIPROC_DIR` is set. The defaults are the plainest."""
+    `PROMETHEUS_MULTIPROC_DIR` is set; `flips`: whether the primary changes. The defaults are the plainest."""
 
     topology: str = "one"
     primary: str = "mongo"
@@ -49,6 +50,7 @@ class Deployment:
     clocks: str = "steady"
     life: str = "one loop"
     metrics: str = "alone"
+    flips: str = "none"
 
     @classmethod
     def drawn(cls, seed: int, **named: str | None) -> Deployment:

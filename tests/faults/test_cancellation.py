@@ -50,7 +50,7 @@ async def test_a_write_that_is_ended_before_its_first_step_is_cancelled_for_its_
     async with Pair(tmp_path) as pair:
         caller = asyncio.create_task(pair.things.insert_one({"_id": "new"}))
         await asyncio.sleep(0)
-        (task,) = pair.current()._tasks
+        (task,) = pair.current()._running._tasks
         task.cancel()
         done, _ = await asyncio.wait([caller], timeout=90)
         assert done == {caller}

@@ -14,12 +14,14 @@ import signal
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.faults.chaos import Chaos, Plan
 from tests.faults.deployments import CHOICES, Deployment
 from tests.support import services
+from tests.support.hammer import PARTS
 from tests.support.history import History, Op
 from tests.support.trail import Trail, notes
 from tests.support.worker import Worker
@@ -56,6 +58,7 @@ async def test_whatever_is_killed_or_fails_the_stores_end_equal_and_hold_what_wa
     assert figures.total("acked") > 0
     assert figures.kills.total() > 0
     assert figures.troubles.total() > 0
+    assert figures.operations["transfer"]["acked"] > 0
     assert any(each.startswith("clock: set by") for each in figures.troubles) == (deployment.clocks == "stepped")
 
 
@@ -144,6 +147,47 @@ def test_what_an_unknown_outcome_may_have_done_is_no_fault() -> None:
     late = op("late", "delete", "k", 3.5, None)
     assert History([*CHURN, late]).faults({}) == []
     assert History([*CHURN, op("three", "replace", "k", 3.5, None)]).faults({"k": {"by": "three"}}) == []
+
+
+def transfer(tag: str, end: float | None, refused: bool = False) -> list[Op]:
+    """From the account `a` to the account `b`."""
+    parts = zip(PARTS, ("a", "b", f"{tag}.paid"), strict=True)
+    return [op(f"{tag}.{part}", "transfer", key, 0, end, refused=refused) for part, key in parts]
+
+
+def accounts(*moved: str, balance: int = 0) -> dict[str, dict[str, object]]:
+    """What the documents hold after these parts of transfers; `balance`: what there is too much on `b`."""
+    found: dict[str, dict[str, object]] = {}
+    for key, part, sign in (("a", "out", -1), ("b", "in", 1)):
+        tags = [each for each in moved if each.endswith(part)]
+        found[key] = {"moved": tags, "balance": sign * len(tags) + (balance if key == "b" else 0)}
+    return found | {each: {"moved": [each], "balance": 0} for each in moved if each.endswith("paid")}
+
+
+MOVED = [*transfer("sure", 1), *transfer("open", None), *transfer("not", 1, refused=True)]
+SURE, OPEN, NOT = ([f"{tag}.{part}" for part in PARTS] for tag in ("sure", "open", "not"))
+
+
+def test_a_transaction_without_an_answer_is_there_as_a_whole_or_not_at_all() -> None:
+    assert History(MOVED).faults(accounts(*SURE)) == []
+    assert History(MOVED).faults(accounts(*SURE, *OPEN)) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "what"),
+    [
+        (accounts(), "lost: sure.out"),
+        (accounts(*SURE, *OPEN[:1]), "half of a transaction, open.out"),
+        (accounts(*SURE, *OPEN[:2]), "half of a transaction, open.in, open.out"),
+        (accounts(*SURE, *OPEN[2:]), "half of a transaction, open.paid"),
+        (accounts(*SURE, *NOT), "refused, and there: not.in"),
+        (accounts(*SURE, *SURE), "applied 2 times: sure.in"),
+        (accounts(*SURE, balance=1), "2 on the account, and 1 by what was moved"),
+        (accounts(*SURE, balance=1), "the accounts hold 1 together"),
+    ],
+)
+def test_a_transaction_that_is_lost_halved_refused_or_doubled_is_seen(found: dict[str, Any], what: str) -> None:
+    assert any(what in fault for fault in History(MOVED).faults(found)), History(MOVED).faults(found)
 
 
 def test_a_document_that_nobody_wrote_is_seen() -> None:

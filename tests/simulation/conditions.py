@@ -132,6 +132,10 @@ class Conditions:
     """How often a caller changes several documents by one call."""
     batches: bool = False
     """The store called DynamoDB makes replays that wait together in one batch."""
+    alone: float = 0.0
+    """How much of what callers write only MongoDB can make: see `alone`."""
+    expires: bool = False
+    """Documents expire, and each store deletes them in its own time: see `expiry`."""
 
     @classmethod
     def drawn(cls, rng: random.Random) -> Conditions:
@@ -313,6 +317,22 @@ class Conditions:
             uncertain=0.2,
             lasting=(0.0, 0.3, LIMIT)[(self.keys + self.callers) % 3],
         )
+
+    def of_one_store(self) -> Conditions:
+        """The same with writes that only MongoDB can make."""
+        return self._plain(alone=0.5)
+
+    def expiring(self) -> Conditions:
+        """The same with documents that expire, with either store as the primary."""
+        primary = tuple(StoreName)[(self.keys + self.operations) % 2]
+        return self._plain(expires=True, primary=primary, choosing=primary is StoreName.MONGO, steps=0)
+
+    def _plain(self, **changes: Any) -> Conditions:
+        """One server each, both written all the time."""
+        never = ("flips", "changes", "control_down", "cut_off", "loops", "divisions")
+        nothing: dict[str, Any] = dict.fromkeys(never, 0)
+        plain: dict[str, Any] = {"fleet": False, "raised": False, "everywhere": 0.0, "replicas": False, "many": 0.0}
+        return self.but(**{**nothing, **plain, "unique": False, "together": False, "verbs": VERBS, **changes})
 
     def limits(self) -> Limits:
         return Limits(

@@ -103,6 +103,10 @@ class History:
             self.broken(f"versions only ever rise: {change.key} came to {name} a second time")
         line.came_to(name, after, self.era())
 
+    def expired(self, key: Key) -> None:
+        """The primary itself has deleted what had expired. Nobody is told, and nothing stands for it."""
+        self._line(key).came_to(ABSENT, Image(ABSENT), self.era())
+
     def primary_committed(self, changes: Sequence[Change], after: Image) -> None:
         """A transaction has made these changes of one document: nobody has seen what was between them."""
         for change in changes[:-1]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from shadow.compare.equality import agree
 from shadow.control.epochs import has_epoch
 from shadow.model.version import Key
+from tests.simulation import expiry
 from tests.simulation.conditions import COLLECTION
 from tests.simulation.history import mark_of
 from tests.simulation.workload import Answer, Heard, Workload
@@ -53,7 +53,8 @@ def _check_doubt(world: World) -> None:
 
 def _check_equal(world: World, key: Key) -> None:
     primary, secondary = (server.image(COLLECTION, key) for server in (world.primary, world.secondary))
-    world.check(agree(primary, secondary), f"both are equal: {key} is {primary} there and {secondary} here")
+    equal = expiry.agree_but_for_expired(world, primary, secondary, key)
+    world.check(equal, f"both are equal: {key} is {primary} there and {secondary} here")
 
 
 def _check_effects(world: World, answer: Answer) -> None:

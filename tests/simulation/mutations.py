@@ -41,6 +41,7 @@ from shadow.surface.stamping import Stamping
 from shadow.writes import dual_write
 from shadow.writes import heal as apply
 from shadow.writes import replicator as follower
+from shadow.writes.dual_write import DualWrite
 from shadow.writes.heal import HealContended
 from shadow.writes.replicator import Replicator
 from shadow.writes.untangle import Untangler
@@ -100,6 +101,15 @@ _follow = Replicator.follow
 def _close_first(self: Replicator, write: Write, route: Route) -> asyncio.Future[bool]:
     self._journal.close(write.op_id)
     return _follow(self, write, route)
+
+
+_settle_all = DualWrite._settle_all
+
+
+async def _close_with_the_answer(self: DualWrite, *made: Any) -> None:
+    for _, op_id, _ in made[2]:
+        self._intents.close(op_id)
+    await _settle_all(self, *made)
 
 
 async def _open_nothing(self: SimulatedJournal, entries: Sequence[Entry]) -> None:
@@ -724,6 +734,11 @@ MUTATIONS: Final = (
         "what a command for many documents may have changed is changed alone",
         ((_Part, "_is_changed", _not_changed_if_unclear),),
         _many,
+    ),
+    Mutation(
+        "the intents of many documents are closed with the answer",
+        ((DualWrite, "_settle_all", _close_with_the_answer),),
+        lambda drawn: _many(drawn, crashes=1),
     ),
     Mutation(
         "the statements of a batch of replays have no conditions",

@@ -46,6 +46,7 @@ from shadow.stores.memory import MemoryStore
 from shadow.stores.mongo.durability import Durability, Lasting
 from shadow.stores.ranges import Batch
 from shadow.stores.replays import replay_together
+from tests.simulation import alone, expiry
 from tests.simulation.conditions import COLLECTION, LIMIT, REQUEST, Conditions
 from tests.simulation.history import WRONG, History
 from tests.simulation.many import SimulatedMany
@@ -404,8 +405,18 @@ class Client:
 
         return await self._ask(f"chosen {op_id[-4:]}", find, lasting=lasting)
 
+    def _made(self, on: Member, collection: str, change: Change, op_id: str) -> Applied | None:
+        world, now = self._process.world, self._process.now()
+        expired = expiry.seen(self._server, change, now) if world.conditions.expires else None
+        if expired is None:
+            return at_once(on.memory.apply(collection, change, op_id))
+        return expiry.applied_over(on.memory, change, lambda: at_once(on.memory.apply(collection, change, op_id)))
+
     def _apply(self, on: Member, collection: str, change: Change, op_id: str) -> Applied | None:
-        applied = at_once(on.memory.apply(collection, change, op_id))
+        stated = change if change.key is ANY else alone.stated(change, on.memory._image(collection, change.key))
+        if stated is None:
+            return None
+        applied = self._made(on, collection, stated, op_id)
         if applied is not None and isinstance(change, Replace) and change.key is not ANY:
             on.memory._chosen.pop((collection, key_digest(change.key)), None)
         if not self._server.primary:
@@ -455,6 +466,9 @@ class Client:
 
         def effect(on: Member) -> Image | None:
             image = at_once(on.memory.replay(collection, write))
+            if image is not None and (other := alone.misunderstood(write, image)) is not image:
+                image = other
+                on.memory._set(collection, write.key, image)
             if image is not None and image.document is not None and server.errs():
                 image = Image(image.state, {**image.document, WRONG: True})
                 on.memory._set(collection, write.key, image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import functools
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from shadow.model.phase import Phase, WriteMode
 from shadow.model.version import Key
 from shadow.stores.ranges import Batch
 from shadow.writes import heal as healing
+from tests.simulation import alone, expiry
 from tests.simulation.conditions import COLLECTION, LIMIT
 from tests.simulation.fleets import HEARTBEAT
 from tests.simulation.history import mark_of
@@ -135,6 +137,8 @@ class Workload:
             await self._read(process)
         elif world.conditions.many and rng.random() < world.conditions.many:
             await self._change_many(process)
+        elif world.conditions.alone and rng.random() < world.conditions.alone / 3:
+            await self._change_found(process)
         elif world.counters and rng.random() < 0.2:
             key, amount = rng.choice(world.counters), rng.randint(1, 9)
             await self._write(process, Verb.UPDATE_ONE, self._update(key, {"$inc": {"n": amount}}), amount)
@@ -148,6 +152,8 @@ class Workload:
 
     async def _write(self, process: Process, verb: Verb, change: Change, amount: int = 0) -> None:
         """One write, whose caller may be cancelled while it waits."""
+        if self._world.conditions.alone and self._rng.random() < self._world.conditions.alone:
+            change = alone.everywhere(change)
         mark = mark_of(change)
         self._asked[mark] = change, amount
         process.note(f"asks {verb} {change.key} {mark[-4:]}")
@@ -269,7 +275,9 @@ class Workload:
         process.note(f"asks {verb} {[(each.key, mark_of(each)[-4:]) for each in changes]}")
         router = process.router
         try:
-            results = await router._shielded(router._change_many(COLLECTION, verb, changes))
+            with router._work.held() as hold:
+                work = functools.partial(router._change_many, COLLECTION, verb, changes)
+                results = await router._running.answered(work, hold)
         except SecondaryWriteError:
             return
         except Exception as error:
@@ -281,6 +289,17 @@ class Workload:
         whole = not any(isinstance(each, Exception) for each in results)
         for change, result in zip(changes, results, strict=True):
             self._hear(process, change, result, 0, strict=whole)
+
+    async def _change_found(self, process: Process) -> None:
+        """A write of many documents that only MongoDB can find; each change has a name of its own."""
+        verb, change = Verb.UPDATE_MANY, Update(ANY, self._among(), {"$inc": {"n": 1}}, "", mongo_only=alone.ONLY)
+        if self._rng.random() < 0.3:
+            verb, change = Verb.DELETE_MANY, Delete(ANY, self._among(), "", mongo_only=alone.ONLY)
+        process.note(f"asks {verb} of what MongoDB finds")
+        try:
+            await process.router.write_found(COLLECTION, verb, change)
+        except (PyMongoError, ShadowError) as error:
+            process.note(f"what MongoDB finds has not all been changed: {error!r}"[:160])
 
     def _many_of(self, keys: Sequence[Key]) -> tuple[Verb, list[Update | Delete]]:
         filter: dict[str, Any] = {"n": {"$lt": self._rng.randint(1, 4)}} if self._rng.random() < 0.3 else {}
@@ -319,7 +338,8 @@ class Workload:
 
     def _insert(self, key: Key) -> tuple[Verb, Insert]:
         born = self._world.fresh_id()
-        return Verb.INSERT_ONE, Insert(key, {"_id": key, "n": 0, "by": born[-4:]}, born)
+        at = {"at": expiry.date(self._world)} if self._world.conditions.expires else {}
+        return Verb.INSERT_ONE, Insert(key, {"_id": key, "n": 0, "by": born[-4:], **at}, born)
 
     def _update(self, key: Key, update: dict[str, Any], *, upsert: bool = False) -> Update:
         filter: dict[str, Any] = {"_id": key}
@@ -331,6 +351,8 @@ class Workload:
         return Verb.UPDATE_ONE, self._update(key, {"$inc": {"n": 1}})
 
     def _set(self, key: Key) -> tuple[Verb, Update]:
+        if self._world.conditions.expires:
+            return Verb.UPDATE_ONE, self._update(key, {"$set": {"at": expiry.date(self._world)}})
         return Verb.UPDATE_ONE, self._update(key, {"$set": {"mark": self._rng.randint(0, 99)}})
 
     def _take(self, key: Key) -> tuple[Verb, Update]:

@@ -39,6 +39,7 @@ from shadow.runtime import Runtime, RuntimeContext
 from shadow.stores.breaker import Breaker
 from shadow.stores.memory import MemoryStore
 from shadow.writes.heal import HealContended
+from tests.simulation import expiry
 from tests.simulation.conditions import COLLECTION, LIMIT, SKEW, Conditions
 from tests.simulation.fleets import Part, SharedRecords, patched_fleet
 from tests.simulation.history import TWICE, Broken, Era, History
@@ -56,6 +57,8 @@ _UNDER_TEST = (
     "shadow.routes.forwarder",
     "shadow.router",
     "shadow.runtime",
+    "shadow.sessions",
+    "shadow.mongoql.expiry",
     "shadow.surface.stamping",
     "shadow.compare.comparer",
     "shadow.fleet.coordinator",
@@ -152,6 +155,7 @@ class Process:
             on_secondary=lambda *_: None,
             era=lambda name: no_era(name) if self.part is None else self.part.fleet.era(name),
             unconfirmed=MemoryUnconfirmed(now=self.loop.time),
+            expiry=lambda name: expiry.EXPIRY if world.conditions.expires else None,
         )
         self.resting = False
         """Whether it is between two of its event loops."""
@@ -221,6 +225,7 @@ class Process:
             reporter=parts.reporter,
             hasher=parts.hasher,
             repair=repair,
+            expiry=expiry.EXPIRY if self.world.conditions.expires else None,
         )
 
     @property
@@ -341,6 +346,8 @@ class World:
         if conditions.flips:
             self._begin_twice()
         self.processes: list[Process] = []
+        if conditions.expires:
+            expiry.begin(self)
         loop.set_exception_handler(self._unhandled)
 
     def end(self) -> None:
@@ -531,6 +538,9 @@ class World:
         now = process.now() if isinstance(process, Process) else self.loop.time()
         return f"{int(now * 1000):012x}{self.rng.getrandbits(24):06x}{next(self._ids):06x}"
 
+    def fresh_ids(self, count: int) -> list[str]:
+        return [self.fresh_id() for _ in range(count)]
+
     @contextlib.contextmanager
     def patched(self) -> Iterator[None]:
         """Clock, chance and ids of the modules under test become the run's own."""
@@ -539,6 +549,7 @@ class World:
             time: SimulatedClock(self.loop),
             random: self.rng,
             original: self.fresh_id,
+            version.fresh_ids: self.fresh_ids,
             steady: self.loop.time,
         }
         places = [

@@ -7,6 +7,7 @@ works in one event loop, in one after the other, or forks once it has used its S
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
 import os
 import random
@@ -17,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from shadow import Shadow
 from shadow.errors import JournalError
 from shadow.host.failpoints import Point
-from shadow.model.outcome import Outcome, classify
+from shadow.model.outcome import TRANSIENT, Outcome, classify
 from tests.support.shadows import COLLECTION, Site
 from tests.support.stepped_clock import follow
 from tests.support.trail import Trail
@@ -35,6 +36,11 @@ LISTS: Final = 2
 PERIOD: Final = 4.0
 """Seconds after which another list is pushed to, so that none outgrows an item of a table."""
 MANY: Final = 3
+ACCOUNTS: Final = 12
+TRIES: Final = 3
+"""How often the driver may make a transaction: it would try for two minutes."""
+PARTS: Final = ("out", "in", "paid")
+"""What one transaction writes, each noted in a document of its own: all of them are there, or none."""
 CANCELLED: Final = 0.04
 """The share of operations whose caller goes away before the answer."""
 LOOP: Final = 1.5
@@ -89,6 +95,12 @@ def _batch(chance: random.Random, age: float) -> str:
     return "many"
 
 
+def _accounts(chance: random.Random, age: float) -> str:
+    """Two of them, in any order."""
+    period = int(age // PERIOD)
+    return " ".join(f"account-{period}-{n}" for n in chance.sample(range(ACCOUNTS), 2))
+
+
 KINDS: Final = {
     "inc": _Kind(30, _counter, lambda t, key, tag: _increment(t, key, tag)),
     "push": _Kind(12, _list, lambda t, key, tag: t.update_one({"_id": key}, {"$push": {"tags": tag}}, upsert=True)),
@@ -108,6 +120,7 @@ KINDS: Final = {
     "many": _Kind(
         2, _batch, lambda t, key, tag: t.insert_many([{"_id": f"{tag}.{n}", "by": tag} for n in range(MANY)])
     ),
+    "transfer": _Kind(10, _accounts, lambda t, key, tag: _transfer(t, key, tag)),
     "read": _Kind(6, _churned, lambda t, key, tag: t.find_one({"_id": key})),
 }
 
@@ -118,6 +131,85 @@ def _increment(things: Things, key: str, tag: str) -> Awaitable[Any]:
     if tag.endswith(("1", "3")):
         return things.find_one_and_update(_where(key, tag), update, upsert=True)  # type: ignore[no-any-return]
     return things.update_one(_where(key, tag), update, upsert=True)  # type: ignore[no-any-return]
+
+
+class _NotCommitted(Exception):
+    """No commit of the transaction has been sent, or the last one was refused: nothing of it is there."""
+
+
+def _unknown(error: Exception) -> bool:
+    """Whether a commit that raised this may have been made."""
+    return classify(error) is Outcome.UNKNOWN and not _may_be_repeated(error)
+
+
+def _may_be_repeated(error: Exception) -> bool:
+    return isinstance(error, PyMongoError) and error.has_error_label(TRANSIENT)
+
+
+async def _transfer(things: Things, key: str, tag: str) -> None:
+    """Moves one from an account to another in a transaction, which the driver repeats, or which is made by hand. One
+    in five is aborted. Raises `_NotCommitted` if it is certain that nothing of it is there."""
+    source, target = key.split()
+
+    async def statements(session: Any) -> None:
+        await _move(things, source, {"$inc": {"balance": -1}, "$push": {"moved": f"{tag}.out"}}, session)
+        await _move(things, target, {"$inc": {"balance": 1}, "$push": {"moved": f"{tag}.in"}}, session)
+        paid = {"_id": f"{tag}.paid", "balance": 0, "moved": [f"{tag}.paid"]}
+        await things.insert_one(paid, session=session)
+
+    begun = things.database.client.start_session()
+    async with await begun if inspect.isawaitable(begun) else begun as session:
+        if tag.endswith(("1", "6")):
+            await _by_the_driver(session, statements)
+        else:
+            await _by_hand(session, statements, abort=tag.endswith(("3", "8")))
+
+
+async def _move(things: Things, key: str, update: dict[str, Any], session: Any) -> None:
+    """In one change of the document, or in several: only their outcome is ever replicated."""
+    if len(key) % 2 == int(update["$inc"]["balance"] > 0):
+        await things.update_one({"_id": key}, update, upsert=True, session=session)
+        return
+    for operator, fields in update.items():
+        await things.update_one({"_id": key}, {operator: fields}, upsert=True, session=session)
+
+
+async def _by_the_driver(session: Any, statements: Callable[[Any], Awaitable[None]]) -> None:
+    tries = itertools.count()
+
+    async def tried(session: Any) -> None:
+        if next(tries) == TRIES:
+            raise _NotCommitted
+        await statements(session)
+
+    try:
+        await session.with_transaction(tried)
+    except _NotCommitted:
+        raise
+    except Exception as error:
+        if _unknown(error):
+            raise
+        raise _NotCommitted from error
+
+
+async def _by_hand(session: Any, statements: Callable[[Any], Awaitable[None]], *, abort: bool) -> None:
+    begun = session.start_transaction()
+    if inspect.isawaitable(begun):
+        await begun
+    try:
+        await statements(session)
+    except Exception as error:
+        await session.abort_transaction()
+        raise _NotCommitted from error
+    if abort:
+        await session.abort_transaction()
+        raise _NotCommitted
+    try:
+        await session.commit_transaction()
+    except Exception as error:
+        if _unknown(error):
+            raise
+        raise _NotCommitted from error
 
 
 def _where(key: str, tag: str) -> dict[str, Any]:
@@ -230,7 +322,7 @@ class _Process:
     async def _step(self, things: Things, name: str, tag: str, chance: random.Random) -> None:
         kind = KINDS[name]
         key = kind.key(chance, time.monotonic() - self._orders.began)
-        told = [(tag, key)] if name != "many" else [(f"{tag}.{n}", f"{tag}.{n}") for n in range(MANY)]
+        told = _told(name, tag, key)
         for each, where in told:
             self._trail("start", each, name, where, time.monotonic_ns())
         patience = 0.02 * chance.random() if chance.random() < CANCELLED else LONGEST
@@ -248,9 +340,30 @@ class _Process:
             return "unknown", 1
         except (DuplicateKeyError, JournalError):
             return "refused", 0
+        except _NotCommitted as error:
+            why = error.__cause__
+            if isinstance(why, Exception) and not _to_be_expected(why):
+                self._complain(f"in a transaction: {type(why).__name__} {getattr(why, 'code', '')}")
+            return "refused", 0
         except Exception as error:
             if getattr(error, "code", None) == _WRITE_CONFLICT:
                 return "refused", 0  # many writers of one document, and not time enough for all of them
             if classify(error) is not Outcome.UNKNOWN:
                 self._complain(f"{type(error).__name__} {getattr(error, 'code', '')}")
         return "unknown", 1
+
+
+def _told(name: str, tag: str, key: str) -> list[tuple[str, str]]:
+    """What an operation writes: a tag for each document, and its key."""
+    match name:
+        case "many":
+            return [(f"{tag}.{n}", f"{tag}.{n}") for n in range(MANY)]
+        case "transfer":
+            return list(zip((f"{tag}.{part}" for part in PARTS), (*key.split(), f"{tag}.paid"), strict=True))
+        case _:
+            return [(tag, key)]
+
+
+def _to_be_expected(error: Exception) -> bool:
+    """In a transaction that was not committed."""
+    return isinstance(error, JournalError) or _may_be_repeated(error) or classify(error) is Outcome.UNKNOWN

@@ -4,12 +4,14 @@ An operation has a beginning, an end and an outcome. What was acknowledged was d
 two. What was refused was not done. What is unknown (an error of the connection, a caller that was cancelled, a process
 that was killed) was done once or not at all, at some moment after its beginning.
 
-Three kinds of keys, three sorts of proof:
+Four kinds of keys, four sorts of proof:
 
 - *counters* are only incremented: they hold at least the acknowledged increments, at most those and the unknown ones;
 - *lists* are only pushed to: each acknowledged tag stands there once, each unknown one once or not at all, no other;
 - *churned* keys are inserted, replaced, set and deleted by everybody: what is there was written by an operation that
-  no acknowledged one has overwritten, that is, none that began after its end.
+  no acknowledged one has overwritten, that is, none that began after its end;
+- *accounts* are only written in transactions, each of which notes its parts (`TAG.out`, `TAG.in`, `TAG.paid`) in
+  documents of their own: all parts of one are there or none, and no money is made or lost.
 
 Clocks: `time.monotonic_ns`, one for all processes of a host.
 """
@@ -88,7 +90,22 @@ class History:
         faults = [f"{key}: nobody wrote it" for key in found if key not in by_key]
         for key, ops in by_key.items():
             faults += [f"{key}: {what}" for what in _faults_of(ops, found.get(key))]
-        return faults
+        return faults + list(self._halves(found))
+
+    def _halves(self, found: Mapping[str, Document]) -> Iterator[str]:
+        """What cannot be of the accounts together."""
+        moved = {op.key for op in self.ops.values() if op.kind == "transfer"} & found.keys()
+        there = {tag for key in moved for tag in found[key]["moved"]}
+        parts: defaultdict[str, set[str]] = defaultdict(set)
+        for op in self.ops.values():
+            if op.kind == "transfer":
+                parts[op.tag.rpartition(".")[0]].add(op.tag)
+        for transfer, tags in parts.items():
+            if tags & there and tags - there:
+                yield f"{transfer}: half of a transaction, {', '.join(sorted(tags & there))}"
+        total = sum(found[key]["balance"] for key in moved)
+        if total:
+            yield f"the accounts hold {total} together, and nobody put anything in"
 
 
 def _faults_of(ops: list[Op], document: Document | None) -> Iterator[str]:
@@ -96,9 +113,11 @@ def _faults_of(ops: list[Op], document: Document | None) -> Iterator[str]:
         case "inc":
             yield from _counter(ops, document)
         case "push":
-            yield from _list(ops, document)
+            yield from _list(ops, document["tags"] if document is not None else [])
         case "many":
             yield from _batch(ops, document)
+        case "transfer":
+            yield from _account(ops, document)
         case _:
             yield from _churned(ops, document)
 
@@ -113,8 +132,8 @@ def _counter(ops: list[Op], document: Document | None) -> Iterator[str]:
         yield f"increments applied twice: {value}, and there were {most} at most"
 
 
-def _list(ops: list[Op], document: Document | None) -> Iterator[str]:
-    there = Counter(document["tags"] if document is not None else [])
+def _list(ops: list[Op], tags: list[str]) -> Iterator[str]:
+    there = Counter(tags)
     for op in ops:
         if op.sure and not there[op.tag]:
             yield f"lost: {op.tag}"
@@ -122,6 +141,14 @@ def _list(ops: list[Op], document: Document | None) -> Iterator[str]:
             yield f"refused, and there: {op.tag}"
     yield from (f"applied {times} times: {tag}" for tag, times in there.items() if times > 1)
     yield from (f"nobody pushed {tag}" for tag in there.keys() - {op.tag for op in ops})
+
+
+def _account(ops: list[Op], document: Document | None) -> Iterator[str]:
+    tags = [] if document is None else document["moved"]
+    yield from _list(ops, tags)
+    balance = 0 if document is None else document["balance"]
+    if balance != (due := sum(tag.endswith(".in") - tag.endswith(".out") for tag in tags)):
+        yield f"{balance} on the account, and {due} by what was moved"
 
 
 def _batch(ops: list[Op], document: Document | None) -> Iterator[str]:

@@ -179,7 +179,11 @@ LIMITS: Final = {
     "read_deadline": ("", "for one shadow read; after that it is shed, and counted"),
     "routed_read": ("", "for a read that the secondary answers (`reads`); after that the primary answers it"),
     "write_workers": ("a number", "writes that are replicated at once"),
-    "write_queue": ("a number", "writes that the work queue holds in memory; beyond that they wait in the journal"),
+    "write_queue": (
+        "a number",
+        "writes that the work queue holds in memory, and five times as many of calls for many documents; beyond that "
+        "they wait in the journal",
+    ),
     "read_workers": ("a number", "shadow reads under way at once"),
     "read_queue": ("a number", "shadow reads that wait; beyond that they are shed"),
     "compare_documents": ("a number", "documents of one answer that are kept for comparison; a longer answer is shed"),

@@ -40,7 +40,7 @@ CALLS: Final[dict[str, tuple[Any, ...]]] = {
 """The arguments without which a verb is nothing. Those of indexes are tried by the tests of indexes."""
 VALUES: Final[dict[str, Any]] = {
     "upsert": True, "ordered": False, "bypass_document_validation": True, "session": object(), "comment": "c",
-    "collation": {"locale": "en"}, "array_filters": [], "hint": "_id_", "let": {"a": 1}, "sort": {"_id": 1},
+    "collation": {"locale": "sv"}, "array_filters": [], "hint": "_id_", "let": {"a": 1}, "sort": {"_id": 1},
     "projection": ["_id"], "return_document": True, "skip": 1, "limit": 1, "no_cursor_timeout": True, "cursor_type": 2,
     "allow_partial_results": True, "oplog_replay": True, "batch_size": 5, "max_scan": 1, "max_time_ms": 100,
     "max": [("_id", 1)], "min": [("_id", 1)], "return_key": True, "show_record_id": True, "snapshot": True,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -141,15 +139,3 @@ def test_a_bad_value_under_an_old_name_is_a_fault_of_the_new_one() -> None:
     with pytest.warns(RenamedSetting), pytest.raises(ConfigurationError) as refused:
         parse("limits: {straggle: -1}", {})
     assert [fault.field for fault in refused.value.faults] == ["limits.in_flight_timeout"]
-
-
-def test_a_command_prints_the_notice_on_standard_error(tmp_path: Path) -> None:
-    file = tmp_path / "s.yaml"
-    file.write_text("limits: {straggle: 1}\n")
-    program = [sys.executable, "-c", "from shadow.cli import main; main()", "config", "show", "-c", str(file)]
-    ended = subprocess.run(program, capture_output=True, text=True, check=True)
-    assert (
-        ended.stderr
-        == "notice: the setting `limits.straggle` is now `limits.in_flight_timeout`; the old spelling still works\n"
-    )
-    assert '"in_flight_timeout": 1' in ended.stdout

@@ -254,3 +254,38 @@ async def test_a_caller_who_waits_for_the_secondary_waits_for_small_batches(
         assert asked == sizes
         await pair.settled()
         pair.assert_equal()
+
+
+async def test_many_documents_are_replicated_after_the_answer_and_their_intents_are_open_until_then(
+    tmp_path: Path,
+) -> None:
+    async with Pair(tmp_path) as pair:
+        things = pair.things
+        calls: list[tuple[Any, int]] = [
+            (lambda: things.insert_many([{"_id": n, "n": n} for n in range(100)]), 100),
+            (lambda: things.update_many({"n": {"$lt": 60}}, {"$set": {"n": 7}}), 60),
+            (lambda: things.delete_many({"n": 7}), 60),
+        ]
+        for call, count in calls:
+            gate = Gate()
+            pair.secondary.calls.clear()
+            pair.secondary.on("replay", gate, None)
+            result = await call()
+            assert not pair.secondary.calls, "the secondary was asked before the caller had its answer"
+            assert (await pair.stats()).open_by_collection == {"things": count}
+            gate.opened.set()
+            await pair.settled()
+            pair.secondary.clear()
+            pair.assert_equal()
+            assert getattr(result, "matched_count", 60) == 60
+            assert getattr(result, "modified_count", 59) == 59
+
+
+async def test_what_is_not_passed_on_when_the_process_ends_stays_in_the_journal(tmp_path: Path) -> None:
+    async with Pair(tmp_path) as pair:
+        with pair.runtime.writes.held():
+            await pair.things.insert_many([{"_id": n} for n in range(100)])
+            # The task that passes the writes on is cancelled before its first step.
+            await pair.runtime.router.finish(0)
+        await pair.settled()
+        pair.assert_equal()

@@ -4,8 +4,6 @@ before anything is made."""
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -88,23 +86,6 @@ def test_flags_and_the_phase_are_written_as_people_write_them() -> None:
 def test_fields_that_are_named_like_flags_want_quotes_too(place: str) -> None:
     (fault,) = faults(f"collections: {{users: {{{place}}}}}")
     assert "quotes" in fault.expected
-
-
-_FIRST_LOOK = """
-from shadow.config import parse
-from shadow.errors import ConfigurationError
-try:
-    parse("collections: {users: {indexes: [{name: abc, hash: no}]}}", {})
-except ConfigurationError as error:
-    print(error.faults[0].field)
-"""
-
-
-def test_the_first_look_of_a_process_finds_what_later_ones_do() -> None:
-    """A type whose name stands further down in its module is not known until settings were made once; nothing of its
-    section would be looked at."""
-    done = subprocess.run([sys.executable, "-c", _FIRST_LOOK], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.strip() == "collections.users.indexes.0.hash"
 
 
 def test_what_yaml_has_beside_is_refused_or_right() -> None:

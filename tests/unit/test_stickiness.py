@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -85,12 +83,6 @@ def test_collections_pipelines_and_values_have_places_of_their_own() -> None:
 def test_numbers_that_are_equal_to_mongodb_are_one_key() -> None:
     keys: list[Any] = [7, 7.0, Int64(7), Decimal128("7.00")]
     assert len({place("users", {"_id": key}) for key in keys}) == 1
-
-
-def test_another_process_finds_the_same_place() -> None:
-    code = "from shadow.reads.stickiness import place; print(repr(place('users', {'_id': 'a', 'n': {'$gt': 1.5}})))"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert float(said) == place("users", {"_id": "a", "n": {"$gt": 1.5}})
 
 
 @pytest.mark.parametrize(

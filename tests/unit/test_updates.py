@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from typing import Any
 
@@ -146,3 +147,52 @@ def test_messages_hold_no_value_of_the_document() -> None:
     with pytest.raises(WriteError) as caught:
         compile_update({"$inc": {"a": 1}}).apply({"_id": 1, "a": "secret"})
     assert "secret" not in str(caught.value)
+
+
+SCALARS: list[Any] = [1, 1.0, True, None, "x", b"x", Int64(3), Decimal128("1"), dt.datetime(2024, 1, 1), -0.0]
+WHOLE: list[dict[str, Any]] = [
+    {"_id": 1},
+    {"_id": 1, "b": 1, "10": 0, "a": "x"},
+    {"a": 1, "_id": 1},
+    {"_id": 1, "a": [1, "x"], "b": [[1]]},
+    {"_id": 1, "a": {"b": [1]}, "c": 1},
+    {"_id": {"k": 1}, "a": None},
+    {"_id": 1, "$odd": 1},
+]
+
+
+@pytest.mark.parametrize("names", [("a",), ("a", "b"), ("z", "10", "9", "a"), ("c", "b")])
+def test_values_without_parts_are_set_as_any_other_value_is(names: tuple[str, ...]) -> None:
+    """What is set in one step comes to what the walk through the tree of an update comes to."""
+    for turn, pre in enumerate(WHOLE * len(SCALARS)):
+        values = {name: SCALARS[(turn + place) % len(SCALARS)] for place, name in enumerate(names)}
+        quick, slow = compile_update({"$set": values}), compile_update({"$set": values})
+        assert quick._sets is not None
+        slow._sets = None
+        before = bson.encode({"": pre})
+        made = quick.apply(pre)
+        assert bson.encode({"": made}) == bson.encode({"": slow.apply(pre)})
+        for name, value in made.items():
+            assert type(value) is not list or value is not pre.get(name), "an array is shared"
+            if type(value) is list:
+                value.append("changed")
+        assert bson.encode({"": pre}) == before
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        {"$set": {"_id": 1}},
+        {"$set": {"a.b": 1}},
+        {"$set": {"$ref": "x"}},
+        {"$set": {"a": {}}},
+        {"$set": {"a": [1]}},
+        {"$set": {"a": Timestamp(1, 1)}},
+        {"$set": {"a": 1}, "$inc": {"b": 1}},
+        {"$inc": {"a": 1}},
+        [{"$set": {"a": 1}}],
+    ],
+)
+def test_what_may_fail_or_has_parts_is_not_set_in_one_step(update: Any) -> None:
+    with contextlib.suppress(WriteError):
+        assert compile_update(update)._sets is None

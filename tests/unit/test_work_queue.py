@@ -204,3 +204,50 @@ def test_the_breaker_opens_after_failures_in_a_row_and_closes_on_a_success() -> 
     breaker.succeeded()
     assert breaker.allow()
     assert changes == [False, True]
+
+
+async def test_the_jobs_of_one_call_begin_when_it_ends_and_leave_the_places_of_others_free() -> None:
+    under_test, _ = lane(workers=2, capacity=2)
+    done: list[object] = []
+
+    def job(name: object):
+        async def run() -> None:
+            done.append(name)
+
+        return run
+
+    with under_test.held() as hold:
+        for number in range(10):
+            assert under_test.offer("many", number, job(number), hold=hold)
+        assert not under_test.offer("many", 10, job(10), hold=hold), "a call may fill its share only"
+        assert under_test.offer("c", "other", job("other"))
+        assert under_test.offer("c", 3, job("after 3"))
+        assert not under_test.offer("c", "third", job("third")), "the places of others are counted by themselves"
+        assert under_test.busy(3)
+        await asyncio.sleep(0.01)
+        assert done == ["other"]
+    assert await under_test.drain(30)
+    assert sorted(map(str, done)) == sorted(["other", "after 3", *map(str, range(10))])
+    assert done.index("after 3") > done.index(3)
+    assert under_test.depth == 0
+    with under_test.held() as hold:
+        assert under_test.offer("many", 1, job("again"), hold=hold)
+    assert await under_test.drain(30)
+
+
+async def test_who_waits_for_the_queue_does_not_wait_for_a_call_that_goes_on() -> None:
+    under_test, _ = lane()
+    done: list[int] = []
+
+    def job(number: int):
+        async def run() -> None:
+            done.append(number)
+
+        return run
+
+    with under_test.held() as hold:
+        assert under_test.offer("c", 1, job(1), hold=hold)
+        assert await under_test.drain(30)
+        assert under_test.offer("c", 2, job(2), hold=hold)
+        assert await under_test.drain(30)
+    assert done == [1, 2]

@@ -11,6 +11,7 @@ from shadow.model.operation import Applied, Change, Hit, Insert, Query
 from shadow.model.phase import StoreName
 from shadow.model.version import ABSENT, Document, Image
 from shadow.mongoql import cached_pipeline
+from shadow.mongoql.expiry import live
 from shadow.stores.dynamo.items import keys, unique
 from shadow.stores.dynamo.query.reads import CollectionTable
 from shadow.stores.dynamo.write.buffer import Buffer, BufferedWrite
@@ -98,7 +99,7 @@ class BufferedStore:
         place = collection, text
         kept = self._buffer.writes.get(place)
         found = kept.found if kept is not None else await self._store.found(table, text)
-        before = kept.after if kept is not None else found.image
+        before = live(table.spec.expiry, kept.after if kept is not None else found.image)
         if kept is None:
             self._buffer.check(collection, text, found.image.state)
         after = computation(table.namespace, change)(before)

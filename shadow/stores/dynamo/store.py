@@ -8,6 +8,7 @@ from typing import Any
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.version import Image
+from shadow.mongoql.expiry import live
 from shadow.stores.dynamo.buffered import BufferedStore
 from shadow.stores.dynamo.client.settings import DynamoSettings
 from shadow.stores.dynamo.context import DEFAULTS, DynamoContext
@@ -71,10 +72,12 @@ class DynamoStore(DynamoReads, DynamoPrimary, DynamoSecondary, DynamoUpkeep):
         return await self._writer.encode(table, key_text, image, op_id)
 
     async def owners(self, table: CollectionTable, names: Sequence[str]) -> dict[str, str]:
-        """The documents that hold these unique values, by their items: the texts of both keys."""
+        """The documents that hold these unique values, and have not expired, by their items: the texts of both
+        keys."""
         items = await self._reader.get_many(table, names)
         owners = {name: unique.owner_of(item, table.spec.reserved) for name, item in items.items()}
         heads = await self._reader.get_many(table, set(owners.values()))
         images = {text: await self._reader.image(table, head) for text, head in heads.items()}
-        held = {text: unique.claims(table.spec, image.document) for text, image in images.items()}
+        expiry = table.spec.expiry
+        held = {text: unique.claims(table.spec, live(expiry, image).document) for text, image in images.items()}
         return {name: owner for name, owner in owners.items() if name in held.get(owner, {})}

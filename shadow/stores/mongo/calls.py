@@ -21,6 +21,7 @@ import pymongo
 from shadow.host.tasks import begin
 from shadow.model.deadline import ending, left
 from shadow.stores.calls import LEAST_PATIENCE, Calls, ClientHooks, let_go
+from shadow.stores.mongo.drivers import unbind
 
 __all__ = ["MongoLink"]
 
@@ -111,7 +112,9 @@ class MongoLink:
             await self.database("admin").command("ping")
 
     async def bounded(self, call: Callable[[], Awaitable[Any]], own: bool) -> Any:
-        """Returns the result of the call, with the driver's limit."""
+        """Returns the result of the call, with the driver's limit. The session of the call is the one that it names,
+        if any: what is done beside a call of the application is no part of the transaction that it belongs to."""
+        unbind()
         with self.limit(own):
             return await call()
 

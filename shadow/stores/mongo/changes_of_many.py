@@ -9,8 +9,10 @@ statement for each.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Awaitable, Callable, Hashable, Mapping, MutableMapping, MutableSequence, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeGuard
 
 import bson
@@ -18,19 +20,22 @@ import pymongo
 from bson import ObjectId
 from pymongo.errors import BulkWriteError
 
+from shadow.compare.equality import same_after
 from shadow.model.operation import ANY, Applied, Change, Delete, Update
 from shadow.model.outcome import Outcome, marked
 from shadow.model.server_options import sent_with
 from shadow.model.stored import split
 from shadow.model.version import ABSENT, Document, Image, Key, Version
+from shadow.mongoql import Filter, Updater, cached_filter, cached_update
 from shadow.mongoql.collation import is_collated
 from shadow.stores.many import Found, Mark
 from shadow.stores.mongo.bytes import plain_errors, taken
 from shadow.stores.mongo.durability import Lasting
+from shadow.stores.mongo.late import LateAfter, LateImage
 from shadow.stores.mongo.ranges import identity
 from shadow.stores.mongo.refusals import in_one_batch, write_concern_error, write_error
 from shadow.stores.mongo.schema_filters import without_version
-from shadow.stores.mongo.statements import applied_after, exactly, is_plain, stamping
+from shadow.stores.mongo.statements import applied_after, exactly, is_plain, next_version, stamping
 
 __all__ = ["MongoMany", "alike"]
 
@@ -38,6 +43,7 @@ _PAGE: Final = 1000
 _MOST_BYTES: Final = 8 * 1024 * 1024
 """Of documents that are read before they are changed. The keys of one command are at most as large."""
 
+_NOTHING: Final = Image(ABSENT)
 _MARK: Final = "m"
 """The part of a stamp that names the last batch that has changed the document. No index has it, unlike `o`, and writes
 that move the version by one leave it."""
@@ -72,6 +78,7 @@ class MongoMany:
     lasting: Lasting
     target: Any
     apply: Callable[[Change, str], Awaitable[Applied | None]]
+    _modified: dict[int, bool] = field(default_factory=dict)
 
     @property
     def op_id(self) -> str:
@@ -130,7 +137,10 @@ class MongoMany:
         if place is None:
             return False
         if is_plain(image):
-            images[place] = image
+            assert isinstance(image.state, Version)
+            assert image.document is not None
+            self._note(place, image.document)
+            images[place] = LateImage(image.state, bytes(raw.raw), self.reserved)
         else:
             alone.append(place)
         return True
@@ -178,7 +188,29 @@ class MongoMany:
         return int(result.deleted_count if self.deletes else result.matched_count)
 
     def applied(self, place: int, pre: Image) -> Applied:
-        return Applied(pre, Image(ABSENT)) if self.deletes else applied_after(self.changes[place], pre)
+        if self.deletes:
+            return Applied(pre, _NOTHING)
+        change, modified = self.changes[place], self._modified.get(place)
+        if modified is None:
+            return applied_after(change, pre)
+        post = LateAfter(next_version(change, pre), pre, self._updater, self._matched)
+        return Applied(pre, post, modified=modified)
+
+    @functools.cached_property
+    def _updater(self) -> Updater:
+        """Compiled once for all documents."""
+        return cached_update(self.changes[0].update, self.changes[0].array_filters)
+
+    @functools.cached_property
+    def _matched(self) -> Filter | None:
+        return cached_filter(self.changes[0].filter) if self._updater.positional else None
+
+    def _note(self, place: int, document: Document) -> None:
+        """Notes whether the change will modify a document. What cannot be computed fails where the result is made."""
+        if not self.deletes:
+            with contextlib.suppress(Exception):
+                post = self._updater.apply(document, self._matched)
+                self._modified[place] = not same_after(document, post)
 
     async def alone(self, place: int) -> Applied | None:
         return await self.apply(self.changes[place], self.op_ids[place])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+from contextvars import ContextVar
 from typing import Any, Final
 
 from pymongo import AsyncMongoClient
+from pymongo.asynchronous import client_session
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.command_cursor import AsyncCommandCursor
@@ -15,6 +17,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 __all__ = [
     "COLLECTION_VERBS",
+    "bound_session",
     "call_signature",
     "client_class",
     "collection_class",
@@ -24,7 +27,11 @@ __all__ = [
     "driver_of",
     "in_progress",
     "is_session",
+    "unbind",
 ]
+
+_BOUND: Final[ContextVar[Any] | None] = getattr(client_session, "_SESSION", None)
+"""Where PyMongo keeps the session of `session.bind()` (since 4.17), which it adds to every call without one."""
 
 
 def connect(url: str, driver: str) -> Any:
@@ -53,6 +60,17 @@ def collection_class(driver: str) -> type[Any]:
 def is_session(value: Any) -> bool:
     """Whether this is a session of either driver. Motor itself tells its own by the name of the class."""
     return isinstance(value, AsyncClientSession) or type(value).__name__.endswith("MotorClientSession")
+
+
+def bound_session() -> Any:
+    """The session that the application has bound to its calls; None: there is none."""
+    return None if _BOUND is None else _BOUND.get()
+
+
+def unbind() -> None:
+    """In the task of one call: the driver adds no bound session to it."""
+    if _BOUND is not None and _BOUND.get() is not None:
+        _BOUND.set(None)
 
 
 def in_progress(session: Any) -> bool:

@@ -20,9 +20,9 @@ from shadow.stores.mongo.bytes import plain_errors
 
 __all__ = ["done", "in_one_batch", "is_of_id", "is_of_write", "refusing", "write_concern_error", "write_error"]
 
-_NOT_OF_THE_WRITE: Final = frozenset({13, 18, 59, 72, 115})
+_NOT_OF_THE_WRITE: Final = frozenset({13, 18, 59, 72, 115, 40324})
 """Codes of a command that the server did not run at all (Unauthorized, AuthenticationFailed, CommandNotFound,
-InvalidOptions, CommandNotSupported; MongoDB's error_codes.yml)."""
+InvalidOptions, CommandNotSupported, and an unknown stage of a pipeline; MongoDB's error_codes.yml)."""
 _ILLEGAL: Final = 20
 _NO_TRANSACTIONS: Final = "Transaction numbers are only allowed"
 """IllegalOperation, from a server that belongs to no replica set."""

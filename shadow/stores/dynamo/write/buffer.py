@@ -75,6 +75,7 @@ class Buffer:
     """In the stamp of each document that it writes; and what makes its commit idempotent."""
     sent: bool = False
     """Whether a commit had no answer, so that it may have been applied."""
+    committed: bool = False
 
     def of(self, collection: str) -> list[BufferedWrite]:
         return [each for (name, _), each in self.writes.items() if name == collection]
@@ -110,7 +111,7 @@ class Committer:
         """Writes all, or nothing. Raises a transient error if a document has changed since it was read, and what the
         driver raises where it is unknown whether it was written; then it may be called again."""
         writes = [each for each in buffer.writes.values() if each.changes]
-        if not writes:
+        if not writes or buffer.committed:
             return
         actions = await self._actions(writes)
         for each in writes:
@@ -127,6 +128,7 @@ class Committer:
                 for each in writes:
                     await self._writer.discard(each.table, each.key_text, each.encoded)
             raise
+        buffer.committed = True
         for each in writes:
             if each.found.item is not None:
                 await self._writer.delete_body(each.table, each.found.item)

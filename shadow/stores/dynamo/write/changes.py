@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from pymongo.errors import WriteError
-
 from shadow.errors import UnreadableDocument, UnsupportedOperation
 from shadow.model.operation import Change, Delete, Insert, Replace, Update, version_after
 from shadow.model.stored import NO_VERSION, Damaged, check_readable, with_id
 from shadow.model.version import ABSENT, Document, Image, Key, Version
 from shadow.mongoql import cached_filter, cached_update
+from shadow.mongoql.failures import write_failure
 from shadow.mongoql.updates import check_upsert
 from shadow.stores.dynamo.client.errors import duplicate_key
 from shadow.stores.dynamo.items import keys
@@ -92,7 +91,7 @@ def _replacing(namespace: str, change: Replace) -> Computation:
 def _replacement(change: Replace, key: Key) -> Document:
     own = change.replacement.get("_id", key)
     if keys.key_text(own) != keys.key_text(key):
-        raise WriteError("the (immutable) field '_id' was found to have been altered", _IMMUTABLE_FIELD)
+        raise write_failure(_IMMUTABLE_FIELD, "the (immutable) field '_id' was found to have been altered")
     return with_id(change.replacement, own)
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeAlias
 from pymongo.errors import WriteError
 
 from shadow.model.version import Document, Image, Key, State
+from shadow.mongoql.expiry import has_expired, live
 from shadow.stores.dynamo.client.gateway import Cancelled
 from shadow.stores.dynamo.client.limits import MOST_ACTIONS, TRANSACTION
 from shadow.stores.dynamo.items import keys, unique
@@ -89,7 +90,7 @@ class Together:
 
     async def _plan(self, table: CollectionTable, changes: Sequence[ClaimChange]) -> _Plan:
         reserved = table.spec.reserved
-        old = {name: each.text for each in changes for name in unique.claims(table.spec, each.before.image.document)}
+        old = await self._held(table, changes)
         new: dict[str, tuple[str, unique.UniqueClaim]] = {}
         for each in changes:
             for name, claim in unique.claims(table.spec, each.after.document).items():
@@ -115,6 +116,18 @@ class Together:
         plan = await self._plan(table, changes)
         return [*(action for _, action in plan.takes), *plan.rest]
 
+    async def _held(self, table: CollectionTable, changes: Sequence[ClaimChange]) -> dict[str, str]:
+        """The claims of these documents before their change, by the keys of their items: the texts of the documents'
+        own keys. Another document may have taken those of one that has expired."""
+        held: dict[str, str] = {}
+        for each in changes:
+            document = each.before.image.document
+            claims = unique.claims(table.spec, document)
+            if has_expired(table.spec.expiry, document):
+                claims = await self._writer.still_held(table, each.text, claims)
+            held |= dict.fromkeys(claims, each.text)
+        return held
+
     async def _stale(
         self, table: CollectionTable, names: Sequence[str]
     ) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
@@ -127,7 +140,7 @@ class Together:
         checks: dict[str, dict[str, Any]] = {}
         for name, owner in owners.items():
             image = await self._reader.image(table, heads.get(owner))
-            if name not in unique.claims(table.spec, image.document):
+            if name not in unique.claims(table.spec, live(table.spec.expiry, image).document):
                 stale[name] = owner
                 checks[owner] = _check(table, owner, image.state)
         return stale, checks

@@ -191,7 +191,7 @@ class Writer:
         }
         take, release = unique.changed_claims(table.spec, before.image.document, after.document)
         if release and has_expired(table.spec.expiry, before.image.document):
-            release = await self._still_held(table, key_text, release)
+            release = await self.still_held(table, key_text, release)
         if isinstance(before.image.state, Unknown):
             take = unique.claims(table.spec, after.document)  # it is unknown whether it ever took its own
         if take or release or guard:
@@ -205,10 +205,10 @@ class Writer:
         )
         return answer.get("Attributes") or None
 
-    async def _still_held(
+    async def still_held(
         self, table: CollectionTable, key_text: str, release: dict[str, unique.UniqueClaim]
     ) -> dict[str, unique.UniqueClaim]:
-        """Another document may have taken the claims of one that has expired."""
+        """Those that the document still holds: another one may have taken the claims of one that has expired."""
         items = await self._reader.get_many(table, list(release))
         owners = {name: unique.owner_of(item, table.spec.reserved) for name, item in items.items()}
         return {name: claim for name, claim in release.items() if owners.get(name) == key_text}

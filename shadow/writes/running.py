@@ -1,0 +1,76 @@
+"""The writes under way: each runs to its end, whatever becomes of its caller."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from shadow.model.events import ComponentFailed, Reporter
+from shadow.writes.dual_write import Early, Result
+from shadow.writes.work_queue import Hold
+
+__all__ = ["Running"]
+
+T = TypeVar("T")
+
+
+class Running:
+    """One for each event loop."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    async def shielded(self, work: Awaitable[T]) -> T:
+        """Runs `work` to its end even if the caller is cancelled."""
+        task: asyncio.Task[T] = asyncio.ensure_future(work)
+        self._begun(task)
+        return await asyncio.shield(task)
+
+    async def answered(self, work: Callable[[Early], Awaitable[list[Result]]], hold: Hold) -> list[Result]:
+        """The same for changes of many documents. Returns with their answer, maybe before the work has ended."""
+        answer: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
+
+        def end(task: asyncio.Task[list[Result]]) -> None:
+            if not answer.done():
+                _pass_on(task, answer)
+            elif not task.cancelled() and isinstance(error := task.exception(), Exception):
+                # The intents of what was not passed on stay, and are repaired.
+                self._reporter.publish(ComponentFailed("replay", error))
+
+        task = asyncio.ensure_future(work(Early(answer.set_result, hold)))
+        self._begun(task)
+        task.add_done_callback(end)
+        return await asyncio.shield(answer)
+
+    async def finish(self, timeout: float) -> None:
+        """Waits `timeout` seconds for the writes that are under way, then leaves the rest to their intents."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self._tasks:
+                    await asyncio.wait(set(self._tasks))
+        left = set(self._tasks)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    def _begun(self, task: asyncio.Task[T]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[T]) -> None:
+        self._tasks.discard(task)
+        # A caller that has gone cannot take it; asking for the exception keeps asyncio from reporting it as lost.
+        if not task.cancelled():
+            task.exception()
+
+
+def _pass_on(task: asyncio.Task[T], answer: asyncio.Future[T]) -> None:
+    if task.cancelled():
+        answer.cancel()
+    elif (error := task.exception()) is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(task.result())
