@@ -298,7 +298,7 @@ class RoutedAnswer(DriversClass):
         return asyncio.get_running_loop
 
     def _motors_started(self) -> bool:
-        return self._asked
+        return self._inner is not None and bool(self._inner.started)
 
     def _motors_closed(self) -> bool:
         return self._closed

@@ -23,7 +23,7 @@ __all__ = ["WHOLE", "Choice", "Outcomes", "Servers", "run"]
 Outcomes = dict[str, tuple[str, str]]
 """How each test ended ("passed", "failed" or "skipped"), and with which words."""
 
-_SECONDS: Final = 30
+_SECONDS: Final = 120
 """For one test of a suite. One that waits for something that never comes says so in its traceback."""
 
 
@@ -67,6 +67,7 @@ def run(name: str, mode: str, servers: Servers, folder: Path, choice: Choice = W
         "wipe": suite.wipe and mode not in ("bare", "off"),
         "a_client_for_each_test": suite.a_client_for_each_test,
         "left_out": list(suite.left_out),
+        "own_clients": list(suite.own_clients),
         "parts": choice.parts,
         "part": choice.part,
     }

@@ -20,11 +20,12 @@ from shadow import Shadow
 from shadow.config import Settings
 from shadow.embedded.audit import dynamo_client
 
-__all__ = ["client", "database"]
+__all__ = ["begun", "client", "close", "database"]
 
 SITE: Final[dict[str, Any]] = json.loads(os.environ["SHADOW_SUITE"])
 """`settings` of the Shadow ({}: none stands in), `outcomes`: the file to write, `wipe`: empty tables for each test,
-`parts` and `part`: which of how many parts of the tests are run, `left_out`: ends of names of those that never are."""
+`parts` and `part`: which of how many parts of the tests are run, `left_out`: ends of names of those that never are,
+`own_clients`: parts of the names of tests whose own clients are replaced too."""
 
 _outcomes: Final[dict[str, tuple[str, str]]] = {}
 _made: Final[list[tuple[Any, Shadow]]] = []
@@ -48,6 +49,27 @@ def client(of: Any) -> Any:
 def database(of: Any) -> Any:
     """What stands in for a driver's database."""
     return client(of.client)[of.name]
+
+
+async def begun(of: Any) -> Any:
+    """What stands in for a client that a test makes for itself, after its first requests of its own: such tests count
+    what their client sends. On two stores the library sends other requests, so there the client stays the driver's."""
+    counted = any(name in os.environ.get("PYTEST_CURRENT_TEST", "") for name in SITE["own_clients"])
+    if not counted or SITE["settings"]["defaults"]["phase"] != "off":
+        return of
+    made = client(of)
+    for name in SITE["settings"]["collections"]:
+        await made[SITE["settings"]["mongo"]["database"]][name].delete_one({"_id": "nobody"})
+    return made
+
+
+async def close(of: Any) -> None:
+    """Ends what stands in for a client, in the event loop in which it was used."""
+    for place, (known, shadow) in enumerate(_made):
+        if known is of:
+            del _made[place]
+            await shadow.close()
+            return
 
 
 def _tables() -> list[str]:

@@ -61,11 +61,27 @@ class Suite:
     wipe: bool = False
     """It drops its database by another client."""
     a_client_for_each_test: bool = True
+    own_clients: tuple[str, ...] = ()
+    """Parts of the names of tests whose own clients are replaced too, besides the one that all tests share."""
 
 
 _STAND_IN: Final = "__import__('shadow_stand_in')"
 _CLIENT: Final = _STAND_IN + ".client({})"
 _USERS: Final = ("test_access_token.py", "test_fastapi_users_db_beanie.py")
+_OF_PYMONGO: Final = (
+    Line(
+        "test/asynchronous/__init__.py",
+        "        self.client = async_client_context.client\n        self.db",
+        f"        self.client = {_CLIENT.format('async_client_context.client')}\n        self.db",
+    ),
+    Line(
+        "test/asynchronous/__init__.py",
+        "            await client.aconnect()\n        self.addAsyncCleanup(client.close)\n        return client\n",
+        "            await client.aconnect()\n        self.addAsyncCleanup(client.close)\n"
+        f"        self.addAsyncCleanup({_STAND_IN}.close, client)\n        return await {_STAND_IN}.begun(client)\n",
+    ),
+)
+"""The client that all tests share, and those that a test makes for itself."""
 
 SUITES: Final[dict[str, Suite]] = {
     "fastapi-users-db-beanie": Suite(
@@ -122,7 +138,7 @@ SUITES: Final[dict[str, Suite]] = {
                 f"self.cx = {_CLIENT.format('self.asyncio_client()')}",
             ),
         ),
-        environment={"DB_IP": "{host}", "DB_PORT": "{port}"},
+        environment={"DB_IP": "{host}", "DB_PORT": "{port}", "ASYNC_TEST_TIMEOUT": "60"},
         parts=3,
     ),
     "pymongo": Suite(
@@ -135,16 +151,11 @@ SUITES: Final[dict[str, Suite]] = {
         database="pymongo_test",
         collections=("test", "test2", "drop", "bulk"),
         driver="pymongo",
-        objects=(
-            Line(
-                "test/asynchronous/__init__.py",
-                "        self.client = async_client_context.client\n        self.db",
-                f"        self.client = {_CLIENT.format('async_client_context.client')}\n        self.db",
-            ),
-        ),
+        objects=_OF_PYMONGO,
         environment={"DB_IP": "{host}", "DB_PORT": "{port}"},
         options=("asyncio_default_fixture_loop_scope=session", "asyncio_default_test_loop_scope=session"),
         parts=6,
+        own_clients=("test_session.py", "test_transactions.py"),
         left_out={
             "test_transaction_starts_with_batched_write": "48 MB in one transaction: more than the small cache of the "
             "tests' server takes while it is busy",
