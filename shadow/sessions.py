@@ -75,8 +75,8 @@ class _Watched:
 
 
 def _below(thing: Any) -> Any:
-    """Motor's sessions and clients are made of PyMongo's own. The client that a session of Motor names is the one that
-    stands in for Motor's."""
+    """Motor's sessions and clients are made of PyMongo's own. The client that a session of Motor names is the
+    one that takes the place of Motor's."""
     return vars(thing).get("delegate", thing)
 
 
