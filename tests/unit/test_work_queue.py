@@ -157,9 +157,10 @@ async def test_drain_of_one_collection_does_not_wait_for_another() -> None:
 
 async def test_closing_cancels_what_does_not_end_in_time_and_leaves_no_task() -> None:
     under_test, _ = lane()
-    cancelled = []
+    cancelled, begun = [], asyncio.Event()
 
     async def forever() -> None:
+        begun.set()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -167,7 +168,7 @@ async def test_closing_cancels_what_does_not_end_in_time_and_leaves_no_task() ->
             raise
 
     under_test.offer("c", 1, forever)
-    await asyncio.sleep(0)
+    await begun.wait()
     assert not await under_test.close(0.01)
     assert cancelled == [1]
     assert not under_test.offer("c", 2, forever)

@@ -18,9 +18,10 @@ from typing import Any, Final, TypeGuard
 import bson
 import pymongo
 from bson import ObjectId
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, PyMongoError
 
 from shadow.compare.equality import same_after
+from shadow.errors import ShadowError
 from shadow.model.operation import ANY, Applied, Change, Delete, Update
 from shadow.model.outcome import Outcome, marked
 from shadow.model.server_options import sent_with
@@ -208,7 +209,7 @@ class MongoMany:
     def _note(self, place: int, document: Document) -> None:
         """Notes whether the change will modify a document. What cannot be computed fails where the result is made."""
         if not self.deletes:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(PyMongoError, ShadowError, ArithmeticError, LookupError, TypeError, ValueError):
                 post = self._updater.apply(document, self._matched)
                 self._modified[place] = not same_after(document, post)
 
