@@ -49,7 +49,7 @@ from shadow.reads.shadow_read import ShadowReader
 from shadow.router import Router
 from shadow.routes.forwarder import HasDriver
 from shadow.stores.base import Buffering, InSessions, InTransaction
-from shadow.stores.mongo.drivers import in_progress
+from shadow.stores.mongo.drivers import in_progress, is_of_client
 from shadow.writes.by_version import ByVersion
 from shadow.writes.context import LoopContext
 from shadow.writes.dual_write import Result
@@ -72,12 +72,6 @@ class _Watched:
     """A session whose transactions are under watch, and the one that it has, or had last."""
 
     transaction: Transaction | None = None
-
-
-def _below(thing: Any) -> Any:
-    """Motor's sessions and clients are made of PyMongo's own. The client that a session of Motor names is the
-    one that takes the place of Motor's."""
-    return vars(thing).get("delegate", thing)
 
 
 class Sessions:
@@ -104,7 +98,7 @@ class Sessions:
         if session.has_ended:
             raise InvalidOperation("Cannot use ended session")
         store = self._context.stores[StoreName.MONGO]
-        if isinstance(store, HasDriver) and _below(session).client is not _below(store.client):
+        if isinstance(store, HasDriver) and not is_of_client(session, store.client):
             raise InvalidOperation(f"Can only use session with the {type(store.client).__name__} that started it")
 
     def _transaction(self, session: Any) -> Transaction:
