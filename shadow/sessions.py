@@ -49,7 +49,7 @@ from shadow.reads.shadow_read import ShadowReader
 from shadow.router import Router
 from shadow.routes.forwarder import HasDriver
 from shadow.stores.base import Buffering, InSessions, InTransaction
-from shadow.stores.mongo.drivers import in_progress
+from shadow.stores.mongo.drivers import in_progress, is_of_client
 from shadow.writes.by_version import ByVersion
 from shadow.writes.context import LoopContext
 from shadow.writes.dual_write import Result
@@ -98,7 +98,7 @@ class Sessions:
         if session.has_ended:
             raise InvalidOperation("Cannot use ended session")
         store = self._context.stores[StoreName.MONGO]
-        if isinstance(store, HasDriver) and session.client is not store.client:
+        if isinstance(store, HasDriver) and not is_of_client(session, store.client):
             raise InvalidOperation(f"Can only use session with the {type(store.client).__name__} that started it")
 
     def _transaction(self, session: Any) -> Transaction:

@@ -249,11 +249,23 @@ class Work:
         """The next range to work on; None if none is left. One worker at a time asks, for all that wait."""
         async with self._seeking:
             while not self.stopping:
-                claim = await self._ask(self.jobs.claim, self.job_id, self._part, self._owner)
+                claim = await patiently(self._claimed, self.pace.patience)
                 if claim is not None or not self._wait or (await self.look()).done:
                     return claim
                 await asyncio.sleep(_IDLE)
         return None
+
+    async def _claimed(self) -> RangeClaim | None:
+        """One request. Cancelled meanwhile, this gives back what it gets: nobody else would have the range before this
+        process has been silent for a minute."""
+        asked = begin(asyncio.to_thread(self.jobs.claim, self.job_id, self._part, self._owner), name="shadow-claim")
+        try:
+            return await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            with suppress(ControlError):
+                if (claim := await asked) is not None:
+                    await asyncio.to_thread(self.jobs.release, claim)
+            raise
 
     async def _range(self, claim: RangeClaim) -> bool:
         """Does a range; whether this worker has done it to its end."""

@@ -62,3 +62,36 @@ def test_another_process_finds_the_same_place() -> None:
     code = "from shadow.reads.stickiness import place; print(repr(place('users', {'_id': 'a', 'n': {'$gt': 1.5}})))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert float(said) == place("users", {"_id": "a", "n": {"$gt": 1.5}})
+
+
+def test_a_provider_that_is_set_later_gets_everything_but_earlier_times() -> None:
+    """In a process of its own: a global provider can be set once."""
+    program = """
+from opentelemetry import metrics as api
+from tests.unit.test_meters import *
+metrics = Metrics(["users"], output=Output(Meters()))
+metrics.open()
+metrics.count(FOUND)
+reader = Reader()
+api.set_meter_provider(reader.provider)
+metrics.count(FOUND)
+seen = reader.series()
+print(sum(value for (name, _), value in seen.items() if name == "shadow_operations_total"))
+print(sum(value for (name, _), value in seen.items() if name == "shadow_operation_seconds_count"))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False)
+    assert ended.stdout.split() == ["10.0", "5"], ended.stderr
+
+
+def test_what_is_off_loads_nothing() -> None:
+    program = """
+import sys
+from shadow.observe.metrics import Metrics
+metrics = Metrics(["users"])
+metrics.open()
+metrics.render()
+metrics.close()
+print([name for name in sys.modules if name.startswith("opentelemetry")])
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False)
+    assert ended.stdout.strip() == "[]", ended.stderr

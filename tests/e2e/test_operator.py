@@ -39,6 +39,9 @@ def test_a_job_over_several_goes_on_with_the_one_that_it_stopped_at(site: Site, 
         code, _, said = operator.ended(verb, "--json")
         assert code == 3, said
         assert "shadow tables create" in said
+        jobs = control_of(site)
+        assert {job.parts for job in jobs.jobs(kind=verb)} == {0}, "a range that is held makes the next call wait"
+        jobs.close()
     operator.run("tables", "create")
     for verb, outcome in (("backfill", "complete"), ("verify", "equal")):
         code, out, said = operator.ended(verb, "--json")
@@ -62,6 +65,9 @@ def test_what_did_not_end_well_is_done_again(site: Site, tmp_path: Path) -> None
     operator.run("tables", "create")
     name_also(operator, "various")
     assert operator.ended("verify")[0] == 3
+    jobs = control_of(site)
+    assert [job.parts for job in jobs.jobs(kind="verify")] == [0, 0], "a range that is held makes the next call wait"
+    jobs.close()
     operator.run("backfill", COLLECTION)
     operator.run("tables", "create")
     (first, _) = operator.json("verify")

@@ -26,6 +26,7 @@ __all__ = [
     "database_class",
     "driver_of",
     "in_progress",
+    "is_of_client",
     "is_session",
     "unbind",
 ]
@@ -60,6 +61,12 @@ def collection_class(driver: str) -> type[Any]:
 def is_session(value: Any) -> bool:
     """Whether this is a session of either driver. Motor itself tells its own by the name of the class."""
     return isinstance(value, AsyncClientSession) or type(value).__name__.endswith("MotorClientSession")
+
+
+def is_of_client(session: Any, client: Any) -> bool:
+    """Whether the client has made the session. Motor's say so by PyMongo's under them."""
+    inner = getattr(session, "delegate", None)
+    return session.client is client if inner is None else inner.client is client.delegate
 
 
 def bound_session() -> Any:
