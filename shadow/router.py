@@ -169,6 +169,11 @@ class Router(ReadRouter):
                 place += len(batch)
         return applied
 
+    @property
+    def writing(self) -> bool:
+        """Whether a write is under way; of many documents, until all are in the work queue."""
+        return bool(self._running)
+
     async def finish(self, timeout: float) -> None:
         """Waits `timeout` seconds for the writes that are under way, then leaves the rest to their intents."""
         await self._running.finish(timeout)

@@ -222,8 +222,8 @@ class Runtime:
 
     @property
     def at_work(self) -> bool:
-        """Whether a write is being replicated, or a comparison is undecided."""
-        return bool(self.writes.depth or self.reads.depth or self.reader.waiting)
+        """Whether a write is under way or being replicated, or a comparison is undecided."""
+        return bool(self.router.writing or self.writes.depth or self.reads.depth or self.reader.waiting)
 
     @asynccontextmanager
     async def holding(self, collections: Sequence[str]) -> AsyncIterator[None]:

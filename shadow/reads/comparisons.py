@@ -10,10 +10,10 @@ import itertools
 
 from pymongo.errors import ConnectionFailure
 
-from shadow.model.events import ComparisonFinished, ComponentFailed, MismatchConfirmed, ReadShed
+from shadow.model.events import ComparisonFinished, ComponentFailed, ReadShed
 from shadow.model.outcome import Outcome, classify
-from shadow.model.verdict import ERROR_PATH, Difference, Incomparable, Kind, Mismatch, ShedReason, Verdict
-from shadow.reads.confirm import Probe, Retry
+from shadow.model.verdict import Incomparable, ShedReason, Verdict
+from shadow.reads.confirm import Confirmation, Probe, Retry
 from shadow.reads.sources import SecondaryFailed, ShadowRead, incomparable
 from shadow.traces.spans import Untraced, Work, scope
 from shadow.writes.context import LoopContext
@@ -24,7 +24,8 @@ __all__ = ["Comparisons"]
 class Comparisons:
     """`accepted`: the reads in the work queue that have no verdict yet, by number."""
 
-    def __init__(self, context: LoopContext) -> None:
+    def __init__(self, context: LoopContext, confirmation: Confirmation) -> None:
+        self._confirmation = confirmation
         self._queue = context.reads
         self._settle = context.limits.settle
         self._numbers = itertools.count()
@@ -143,8 +144,4 @@ class Comparisons:
             self.probe_later(dataclasses.replace(read, refused=True), Retry(probe))
             return
         # The secondary refuses, twice, what the primary answered: that is a difference, not an outage.
-        found = Difference(Kind.ERROR_SECONDARY_ONLY, ERROR_PATH, secondary_type=type(error).__name__)
-        reporter.publish(
-            MismatchConfirmed(Mismatch(read.collection, read.verb, Kind.ERROR_SECONDARY_ONLY, None, (found,)))
-        )
-        reporter.publish(ComparisonFinished(read.collection, read.verb, Verdict.MISMATCH))
+        self.probe_later(read, Retry(lambda: self._confirmation.refused_by_secondary(read, probe)), begun=True)

@@ -276,22 +276,47 @@ class Confirmation:
     async def _values(self, read: ShadowRead, role: Role, *, again: bool = False) -> Any:
         return await values(read, role, self._limits.read_deadline, again=again)
 
-    # --- reads that the primary refused --------------------------------------------------------------------------
+    # --- reads that one store refused ----------------------------------------------------------------------------
 
     async def refusal(self, read: ShadowRead, error: Exception, attempt: int = 1) -> Verdict | Retry:
         """The secondary has to refuse what the primary refused with `error`, with the same class of error. Confirmed by
-        the second probe, which asks the primary too."""
-        other = await self._error(read, Role.SECONDARY, again=attempt > 1)
-        if attempt > 1:
-            again = await self._error(read, Role.PRIMARY, again=True)
-            if again is None or type(again) is not type(error):
-                return Verdict.TRANSIENT
-        if other is not None and type(other) is type(error):
-            return Verdict.MATCH if attempt == 1 else Verdict.TRANSIENT
+        a later probe, which asks the primary too, while nothing changes: an error may come from a document (a division
+        by zero), and the secondary may not have it yet."""
         if attempt == 1:
+            other = await self._error(read, Role.SECONDARY, again=False)
+            if other is not None and type(other) is type(error):
+                return Verdict.MATCH
             return Retry(lambda: self.refusal(read, error, 2), self._limits.minimum_age)
+        start = await self._journal.stats()
+        other = await self._error(read, Role.SECONDARY, again=True)
+        again = await self._error(read, Role.PRIMARY, again=True)
+        if again is None or type(again) is not type(error) or type(other) is type(error):
+            return Verdict.TRANSIENT
+        if _moved(read.collection, start, await self._journal.stats()):
+            return self._later(lambda: self.refusal(read, error, attempt + 1), attempt)
         read.sides.reporter.publish(MismatchConfirmed(_refused(read, error, other)))
         return Verdict.MISMATCH
+
+    async def refused_by_secondary(self, read: ShadowRead, probe: Probe, attempt: int = 1) -> Verdict | Retry:
+        """The secondary has refused, twice, to answer `probe`, and the primary has answered. Confirmed while nothing
+        changes, as above."""
+        start = await self._journal.stats()
+        try:
+            return await probe()
+        except SecondaryFailed as failed:
+            if classify(failed.error) is not Outcome.REFUSED:
+                raise
+            error = failed.error
+        if await self._error(read, Role.PRIMARY, again=True) is not None:
+            return Verdict.TRANSIENT
+        if _moved(read.collection, start, await self._journal.stats()):
+            return self._later(lambda: self.refused_by_secondary(read, probe, attempt + 1), attempt)
+        found = Difference(Kind.ERROR_SECONDARY_ONLY, ERROR_PATH, secondary_type=type(error).__name__)
+        read.sides.reporter.publish(MismatchConfirmed(_mismatch(read, Kind.ERROR_SECONDARY_ONLY, None, (found,))))
+        return Verdict.MISMATCH
+
+    def _later(self, probe: Probe, attempt: int) -> Verdict | Retry:
+        return Verdict.LAGGING if attempt > self._limits.confirmations else Retry(probe, self._limits.settle)
 
     async def _error(self, read: ShadowRead, role: Role, *, again: bool) -> Exception | None:
         """What one store refuses with; None if it answers. Raises whatever is no refusal."""

@@ -83,7 +83,7 @@ class ShadowReader:
         self._late = late
         self._unconfirmed = unconfirmed
         self._confirmation = Confirmation(context.journal, context.limits, Comparator(context.hasher, context.excuses))
-        self._comparisons = Comparisons(context)
+        self._comparisons = Comparisons(context, self._confirmation)
         self._sides = {
             name: _both(context, name, unconfirmed) for name in StoreName if name in stores and name.other in stores
         }

@@ -23,6 +23,9 @@ class Running:
         self._reporter = reporter
         self._tasks: set[asyncio.Task[object]] = set()
 
+    def __bool__(self) -> bool:
+        return bool(self._tasks)
+
     async def shielded(self, work: Awaitable[T]) -> T:
         """Runs `work` to its end even if the caller is cancelled."""
         task: asyncio.Task[T] = asyncio.ensure_future(work)

@@ -10,7 +10,7 @@ import os
 import random
 import signal
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,7 @@ from shadow.host.failpoints import Point
 from shadow.model.operation import Write
 from shadow.model.phase import StoreName
 from shadow.model.version import Image
+from shadow.stores.base import ReplayingMany
 from tests.support.shadows import COLLECTION, Site
 from tests.support.worker import forking_server
 
@@ -130,7 +131,12 @@ def _break_fences(shadow: Shadow, site: Site) -> None:
     async def replay(collection: str, write: Write) -> Image | None:
         return None
 
+    async def replay_many(collection: str, writes: Sequence[Write]) -> list[Image | None]:
+        return [None for _ in writes]
+
     secondary.replay = replay  # type: ignore[method-assign]
+    if isinstance(secondary, ReplayingMany):
+        secondary.replay_many = replay_many  # type: ignore[method-assign]
 
 
 # --- under load ---------------------------------------------------------------------------------------------------

@@ -196,6 +196,27 @@ async def test_refusals_of_different_classes_differ_by_type(pair: Pair) -> None:
     assert (found.differences[0].primary_type, found.differences[0].secondary_type) == ("OperationFailure", "TypeError")
 
 
+@pytest.mark.parametrize("side", ["primary", "secondary"])
+async def test_an_error_that_comes_from_a_document_on_its_way_is_no_mismatch(pair: Pair, side: str) -> None:
+    """A division by what one store has, and the other one has not yet."""
+    gate = Gate()
+    pair.secondary.on("replay", gate, None)
+    await pair.things.update_one({"_id": 1}, {"$set": {"n": 0}})
+    await gate.reached.wait()
+    getattr(pair, side).on("count", raising(OperationFailure("division by zero", 2)), None)
+    if side == "primary":
+        with pytest.raises(OperationFailure):
+            await pair.things.count_documents({"n": 1})
+    else:
+        await pair.things.count_documents({"n": 1})
+    await until(lambda: pair.report.verdicts, 30)
+    assert pair.report.verdicts == {Verdict.LAGGING: 1}
+    pair.secondary.clear()
+    gate.opened.set()
+    await pair.settled(30)
+    assert not pair.report.mismatches
+
+
 async def test_what_we_refuse_ourselves_and_what_is_unknown_is_not_compared(pair: Pair) -> None:
     for error in (UnsupportedOperation("$where", "no"), AutoReconnect("gone")):
         pair.primary.on("find_one", raising(error))
