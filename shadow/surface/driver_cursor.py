@@ -101,6 +101,11 @@ class MotorReads(MotorLoop):
         self._of_motor("started")
         return self._has_started()
 
+    @started.setter
+    def started(self, value: bool) -> None:
+        """For classes made on Motor's cursor: their `rewind` sets it after `delegate.rewind()`, which has done so."""
+        self._of_motor("started")
+
     @property
     def closed(self) -> bool:
         """Motor's: whether the cursor has been closed."""

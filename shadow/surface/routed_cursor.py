@@ -78,9 +78,9 @@ class RoutedCursor(MotorLoop):
         return await self.__anext__()
 
     @at_once
-    async def to_list(self, *arguments: Any, **options: Any) -> list[Any]:
+    async def to_list(self, length: int | None = None) -> list[Any]:
         """The next documents, or all remaining ones."""
-        found = await self._first(lambda: self._inner.to_list(*arguments, **options))
+        found = await self._first(lambda: self._inner.to_list(length))
         return list(self._collection._all_unstamped(found))
 
     async def _ready(self) -> bool:
@@ -94,6 +94,12 @@ class RoutedCursor(MotorLoop):
         """Motor's: whether a document was requested."""
         self._of_motor("started")
         return self._inner is not None and bool(self._inner.started)
+
+    @started.setter
+    def started(self, value: bool) -> None:
+        self._of_motor("started")
+        if self._inner is not None:
+            self._inner.started = value
 
     @property
     def closed(self) -> bool:
@@ -236,10 +242,9 @@ class RoutedAnswer(DriversClass):
         return await self.__anext__()
 
     @at_once
-    async def to_list(self, *arguments: Any, **options: Any) -> list[Any]:
+    async def to_list(self, length: int | None = None) -> list[Any]:
         """The next documents, or all remaining ones."""
-        given = arguments if arguments or options else (None,)
-        found = await self._ask(lambda: self._inner.to_list(*given, **options))
+        found = await self._ask(lambda: self._inner.to_list(length))
         return list(self._collection._all_unstamped([each for each in found if not self._hidden(each)]))
 
     async def _ask(self, call: Callable[[], Awaitable[Any]]) -> Any:
