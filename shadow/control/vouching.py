@@ -166,7 +166,8 @@ class Vouching:
         except (JournalError, TimeoutError) as error:
             if what:
                 self.silent.add(what)
-            self._on_fault(error)
+            if not (what and isinstance(error, TimeoutError)):  # a busy host is no fault, and silence is told
+                self._on_fault(error)
         except Exception as error:
             # Whatever a driver raises: an account without the right to read is no reason to stop.
             self._on_fault(error)
