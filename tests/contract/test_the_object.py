@@ -109,6 +109,7 @@ async def test_equality_hash_and_names(shadow: Shadow) -> None:
     assert "codec_options" in repr(view)
 
 
+@pytest.mark.plain_options(reason="a read preference that the client does not have is refused")
 async def test_a_database_with_options_gives_them_to_its_collections(shadow: Shadow) -> None:
     aware = CodecOptions[dict[str, Any]](tz_aware=True)
     views = [shadow.with_options(codec_options=aware), shadow.client.get_database(shadow.name, codec_options=aware)]
