@@ -20,18 +20,11 @@ from shadow.model.phase import Role, StoreName
 from shadow.model.verdict import Routed, Verdict
 from shadow.observe.guard_windows import GuardWindows
 from shadow.observe.metrics import Metrics
+from tests.support.clock import Clock
 
 LIMITS = GuardLimits(window=100.0)
 PLAN = RampPlan((0.01, 0.05, 0.5), every=60.0, limits=LIMITS)
 MONGO, DYNAMO = StoreName.MONGO, StoreName.DYNAMO
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.at = 1000.0
-
-    def __call__(self) -> float:
-        return self.at
 
 
 def traffic(metrics: Metrics, **odd: int) -> None:

@@ -22,19 +22,12 @@ from shadow.model.reads import Aggregate, Count, Distinct, Find, FindOne, Read
 from shadow.model.shapes import shape_of
 from shadow.observe.latencies import OTHER_SHAPES, Latencies
 from shadow.reads import shadow_read
+from tests.support.clock import Clock
 from tests.support.faulty import Fault, hang, lose
 from tests.support.pair import Pair
 
 BY_OWNER: Final = Find(Query({"owner": {"$eq": "hunter2"}}, sort=[("at", -1)], limit=10))
 ADA: Final = FindOne(Query({"_id": {"$eq": "ada"}}))
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.at = 1000.0
-
-    def __call__(self) -> float:
-        return self.at
 
 
 @pytest.fixture

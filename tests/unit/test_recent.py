@@ -13,14 +13,7 @@ from shadow.model.phase import Phase, Route, StoreName
 from shadow.model.verdict import Verdict
 from shadow.observe.metrics import Metrics
 from shadow.observe.recent import WINDOW, Recent
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.at = 1000.0
-
-    def __call__(self) -> float:
-        return self.at
+from tests.support.clock import Clock
 
 
 @pytest.fixture

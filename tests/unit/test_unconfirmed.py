@@ -22,15 +22,8 @@ from shadow.observe.findings_file import FindingsFile
 from shadow.observe.mismatch_file import MismatchFile
 from shadow.reads import unconfirmed
 from shadow.reads.unconfirmed import MemoryUnconfirmed, SharedUnconfirmed, Unconfirmed, UnconfirmedMismatches
+from tests.support.clock import Clock
 from tests.support.pair import QUICK, Pair, until
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.at = 1000.0
-
-    def __call__(self) -> float:
-        return self.at
 
 
 @pytest.fixture
