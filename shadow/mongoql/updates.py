@@ -77,7 +77,8 @@ class Updater:
         place = matched.positional(pre) if self.positional and matched is not None else None
         post = self._apply(pre, place, False)
         _check_id(pre, post)
-        _check_names(pre, post)
+        if self._stages is None:  # by $setField or a literal, a pipeline makes such names, and the server takes them
+            _check_names(pre, post)
         return as_stored(post)
 
     def loses_key(self, pre: Document) -> bool:
