@@ -64,6 +64,9 @@ class Suite:
     wipe: bool = False
     """It drops its database by another client."""
     a_client_for_each_test: bool = True
+    of_more_clients: tuple[str, ...] = ()
+    """Of `collections`, those of the clients that a test makes besides the one that all share: each client starts what
+    it names. Empty: all."""
     own_clients: tuple[str, ...] = ()
     """Parts of the names of tests whose own clients are replaced too, besides the one that all tests share."""
 
@@ -90,9 +93,13 @@ _CLEANS_WHAT_IT_USED: Final = (
         "            if collection.name not in _used:\n"
         "                continue\n",
     ),
-    ("    await _cleanup()\n    yield\n", "    yield\n"),
+    ("    await _cleanup()\n    yield\n    await _cleanup()\n", "    yield\n    await _cleanup()\n    _used.clear()\n"),
 )
 """Each test of Beanie's empties ninety collections, before and after; here those that it has asked for."""
+_ON_A_SET_CLOCK: Final = (
+    *(f"test_cache.py::test_{name}" for name in ("find_one", "find_many", "aggregation")),
+    *(f"test_update.py::test_update_many_upsert_{name}_insert" for name in ("with", "without")),
+)
 _ONE_LOOP: Final = ("asyncio_default_fixture_loop_scope=session", "asyncio_default_test_loop_scope=session")
 _USERS: Final = ("test_access_token.py", "test_fastapi_users_db_beanie.py")
 _OF_PYMONGO: Final = (
@@ -129,7 +136,11 @@ SUITES: Final[dict[str, Suite]] = {
                 "AsyncMongoClient(Settings().mongodb_dsn)",
                 _CLIENT.format("AsyncMongoClient(Settings().mongodb_dsn)"),
             ),
-            Line("tests/migrations/conftest.py", "\n\n@pytest", f"\n{_MIGRATIONS}\n\n@pytest"),
+            Line(
+                "tests/migrations/conftest.py",
+                "\n\n@pytest.fixture(autouse=True)\nasync def init(",
+                f"\n{_MIGRATIONS}\n\n@pytest.fixture(autouse=True)\nasync def init(",
+            ),
         ),
         address=(
             Line(
@@ -139,9 +150,14 @@ SUITES: Final[dict[str, Suite]] = {
             ),
             *(Line("tests/odm/conftest.py", old, new) for old, new in _CLEANS_WHAT_IT_USED),
         ),
+        of_more_clients=(
+            *("SampleModel2", "NewDocument"),
+            *("House", "HouseAPI", "Person", "WindowAPI", "DoorAPI", "RoofAPI", "migrations_log", "notes"),
+        ),
         environment={"MONGODB_DSN": "mongodb://{host}:{port}/beanie_db"},
         options=_ONE_LOOP,
         parts=8,
+        left_out=dict.fromkeys(_ON_A_SET_CLOCK, "it needs time-machine, which is not installed for these tests"),
         a_client_for_each_test=False,
     ),
     "odmantic": Suite(
