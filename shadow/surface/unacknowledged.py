@@ -1,7 +1,7 @@
-"""Writes with `w=0` while a collection has two stores: the caller hears what the driver's own caller hears.
+"""Writes with `w=0` while a collection has two stores: the caller gets what the driver's own caller gets.
 
 The library itself asks for an answer, because without one it could not tell what the secondary has to get. The caller
-hears nothing of it: no count, and no refusal of the server. What is refused before anything is sent, and a connection
+gets nothing of it: no count, and no refusal of the server. What is refused before anything is sent, and a connection
 that is lost, are raised.
 """
 
@@ -64,7 +64,7 @@ def _first(arguments: Sequence[Any], options: Mapping[str, Any], name: str) -> A
 
 
 def _listed(verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
-    """The same, with the documents of an iterator in a list: their ids are looked at once more."""
+    """The same, with the documents of an iterator in a list: their ids are needed once more."""
     if verb != "insert_many":
         return arguments, options
     given = arguments[0] if arguments else options.get("documents")
