@@ -8,7 +8,7 @@ that is lost, are raised.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from pymongo.errors import ConfigurationError, OperationFailure
 from pymongo.results import BulkWriteResult, DeleteResult, InsertManyResult, InsertOneResult, UpdateResult
@@ -21,8 +21,8 @@ _RESULTS: Final[Mapping[str, Callable[[], Any]]] = {
     "update_one": lambda: UpdateResult(None, False),
     "update_many": lambda: UpdateResult(None, False),
     "replace_one": lambda: UpdateResult(None, False),
-    "delete_one": lambda: DeleteResult(None, False),
-    "delete_many": lambda: DeleteResult(None, False),
+    "delete_one": lambda: DeleteResult(cast(Any, None), False),
+    "delete_many": lambda: DeleteResult(cast(Any, None), False),
     "bulk_write": lambda: BulkWriteResult({}, False),
     "find_one_and_update": lambda: None,
     "find_one_and_replace": lambda: None,
