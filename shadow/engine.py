@@ -89,7 +89,6 @@ class Engine(Upkeep):
             lambda: self.settings.specs(),
             lambda name: self.parts.routes[name],
             lambda: self.runtime().stores,
-            self.report,
             self.index_report,
             SharedIndexes(self.fleet.records, self.report),
         )

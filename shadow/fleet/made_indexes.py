@@ -29,7 +29,7 @@ class SharedIndexes:
 
     def __init__(self, records: Records, reporter: Reporter) -> None:
         self._records = records
-        self._reporter = reporter
+        self.reporter: Final = reporter
         self._last: dict[str, MadeIndexes] = {}
         self._unsaved: dict[str, list[Change]] = {}
         self._lock = threading.Lock()
@@ -63,7 +63,7 @@ class SharedIndexes:
             async with asyncio.timeout(_LONGEST):
                 return await asyncio.to_thread(ask, collection)
         except (ControlError, TimeoutError) as error:
-            self._reporter.publish(ComponentFailed("index", error))
+            self.reporter.publish(ComponentFailed("index", error))
             with self._lock:
                 return self._last.get(collection, MadeIndexes(collection))
 

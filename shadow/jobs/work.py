@@ -236,14 +236,14 @@ class Work:
         while (claim := await self._next()) is not None:
             self._held[claim.token] = claim
             try:
-                done = await self._range(claim)
+                try:
+                    done = await self._range(claim)
+                finally:
+                    del self._held[claim.token]
+                await self._ask(self.jobs.complete if done else self.jobs.release, claim)
             except BaseException:
-                with suppress(ControlError):
-                    await asyncio.to_thread(self.jobs.release, claim)
+                await self._give_back(begin(asyncio.to_thread(self.jobs.release, claim), name="shadow-release"))
                 raise
-            finally:
-                del self._held[claim.token]
-            await self._ask(self.jobs.complete if done else self.jobs.release, claim)
 
     async def _next(self) -> RangeClaim | None:
         """The next range to work on; None if none is left. One worker at a time asks, for all that wait."""
@@ -262,10 +262,22 @@ class Work:
         try:
             return await asyncio.shield(asked)
         except asyncio.CancelledError:
-            with suppress(ControlError):
-                if (claim := await asked) is not None:
-                    await asyncio.to_thread(self.jobs.release, claim)
+            await self._give_back(begin(self._released(asked), name="shadow-release"))
             raise
+
+    async def _released(self, asked: asyncio.Task[RangeClaim | None]) -> None:
+        if (claim := await asked) is not None:
+            await asyncio.to_thread(self.jobs.release, claim)
+
+    @staticmethod
+    async def _give_back(released: asyncio.Task[Any]) -> None:
+        """Waits for this, however often the worker is cancelled meanwhile: where one worker fails, the others are
+        cancelled, and a request that has not got a thread yet would be cancelled with its worker."""
+        while not released.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([released])
+        with suppress(ControlError, asyncio.CancelledError):
+            released.result()
 
     async def _range(self, claim: RangeClaim) -> bool:
         """Does a range; whether this worker has done it to its end."""

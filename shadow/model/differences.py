@@ -68,5 +68,7 @@ DIFFERENCES: Final[dict[int, str]] = {
     "what is not in the result is deleted. Meanwhile readers see both, and after an error both are there.",
     510: "`create_collection` after `drop` or `drop_database` raises CollectionInvalid: `drop` empties the collection. "
     "So it is too while MongoDB is the primary and the collection is written to both stores.",
+    530: "A view is MongoDB's, also over a configured collection: it shows what has been replicated there, a moment "
+    "later than DynamoDB, and with `phase: off` what was there before. A pipeline over it cannot join the collection.",
 }
 """By number, each in one or two sentences for people who must decide whether it matters to them."""

@@ -41,9 +41,9 @@ class Collection(ReadVerbs, BulkVerbs):
         """The same collection, decoding to `codec_options`.
 
         Preference and concerns are accepted where they make no difference: those that the client of MongoDB has anyway,
-        and weaker ones (primary, primaryPreferred; local, available; w=1), because DynamoDB reads and writes with no
-        weaker guarantees. Raises UnsupportedOperation for anything else by name (w=0 always): it would have to be set
-        for the client, in `mongo.url`.
+        and weaker ones (primary, primaryPreferred; local, available; w=1, w=0), because DynamoDB reads and writes with
+        no weaker guarantees. Raises UnsupportedOperation for anything else by name: it would have to be set for the
+        client, in `mongo.url`.
         """
         given = RequestedConcerns(read_preference, write_concern, read_concern)
         if given != RequestedConcerns():

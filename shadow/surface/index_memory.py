@@ -15,7 +15,7 @@ from pymongo.errors import OperationFailure
 from shadow.control.index_record import MadeIndex, MadeIndexes, Owed
 from shadow.fleet.made_indexes import SharedIndexes
 from shadow.model.collations import of_index
-from shadow.model.events import ComponentFailed, Reporter
+from shadow.model.events import ComponentFailed
 from shadow.model.index_gaps import is_own
 from shadow.model.schema import CollectionSpec, UniqueSpec
 from shadow.stores.base import Indexed
@@ -48,10 +48,10 @@ def meaning(constraint: UniqueSpec) -> tuple[Any, ...]:
 class IndexMemory:
     """`spec`: the definition of a collection as this process has it now."""
 
-    def __init__(self, shared: SharedIndexes, spec: Callable[[str], CollectionSpec], reporter: Reporter) -> None:
+    def __init__(self, shared: SharedIndexes, spec: Callable[[str], CollectionSpec]) -> None:
         self._shared = shared
         self._spec = spec
-        self._reporter = reporter
+        self._reporter = shared.reporter
 
     async def known(self, collection: str, mongo: Indexed | None) -> MadeIndexes:
         """What applications see with DynamoDB as primary. `mongo`: MongoDB, if it is in use; it is asked where nothing

@@ -16,7 +16,7 @@ from pymongo.operations import IndexModel
 
 from shadow.control.index_record import MadeIndexes
 from shadow.fleet.made_indexes import SharedIndexes
-from shadow.model.events import ComponentFailed, Reporter
+from shadow.model.events import ComponentFailed
 from shadow.model.index_gaps import gaps_of, is_own
 from shadow.model.index_listing import ID_INDEX
 from shadow.model.phase import Route, StoreName
@@ -56,7 +56,6 @@ class IndexUpkeep:
         configured: Callable[[], Mapping[str, CollectionSpec]],
         route: Callable[[str], Route],
         stores: Callable[[], Mapping[StoreName, Store]],
-        reporter: Reporter,
         report: IndexReport,
         shared: SharedIndexes,
     ) -> None:
@@ -64,9 +63,9 @@ class IndexUpkeep:
         self._configured = configured
         self._route = route
         self._stores = stores
-        self._reporter = reporter
+        self._reporter = shared.reporter
         self._report = report
-        self._memory = IndexMemory(shared, lambda name: self._specs[name], reporter)
+        self._memory = IndexMemory(shared, lambda name: self._specs[name])
 
     # --- what the application asks for --------------------------------------------------------------------------
 

@@ -500,3 +500,18 @@ async def test_510_a_collection_that_was_dropped_is_empty_and_exists(sides: Side
             await sides.shadow.create_collection("things")
         assert await sides.shim.count_documents({}) == 0
         assert await sides.shadow.settled(20)
+
+
+async def test_530_a_view_shows_what_is_replicated(sides: Sides) -> None:
+    await sides.fill({"_id": 1})
+    for database in (sides.bare.database, sides.shadow):
+        await database.create_collection("seen", viewOn="things", pipeline=[])
+    assert await sides.shadow.settled(20)
+    sides.shadow._engine.parts.routes.set("things", Route(StoreName.DYNAMO, Phase.OFF))
+    await sides.fill({"_id": 2})
+    assert await sides.bare.database["seen"].count_documents({}) == 2
+    assert await sides.shadow["seen"].find().to_list(None) == [{"_id": 1}]
+    join = {"from": "things", "localField": "_id", "foreignField": "_id", "as": "a"}
+    assert len(await sides.bare.database["seen"].aggregate([{"$lookup": join}]).to_list(None)) == 2
+    with pytest.raises(UnsupportedOperation, match="its primary is DynamoDB"):
+        await sides.shadow["seen"].aggregate([{"$lookup": join}]).to_list(None)
