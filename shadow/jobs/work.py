@@ -11,7 +11,7 @@ import hashlib
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
@@ -242,7 +242,7 @@ class Work:
                     del self._held[claim.token]
                 await self._ask(self.jobs.complete if done else self.jobs.release, claim)
             except BaseException:
-                await self._give_back(begin(asyncio.to_thread(self.jobs.release, claim), name="shadow-release"))
+                await self._give_back(asyncio.to_thread(self.jobs.release, claim))
                 raise
 
     async def _next(self) -> RangeClaim | None:
@@ -262,7 +262,7 @@ class Work:
         try:
             return await asyncio.shield(asked)
         except asyncio.CancelledError:
-            await self._give_back(begin(self._released(asked), name="shadow-release"))
+            await self._give_back(self._released(asked))
             raise
 
     async def _released(self, asked: asyncio.Task[RangeClaim | None]) -> None:
@@ -270,9 +270,10 @@ class Work:
             await asyncio.to_thread(self.jobs.release, claim)
 
     @staticmethod
-    async def _give_back(released: asyncio.Task[Any]) -> None:
-        """Waits for this, however often the worker is cancelled meanwhile: where one worker fails, the others are
+    async def _give_back(release: Coroutine[Any, Any, Any]) -> None:
+        """Does this to its end, however often the worker is cancelled meanwhile: where one worker fails, the others are
         cancelled, and a request that has not got a thread yet would be cancelled with its worker."""
+        released = begin(release, name="shadow-release")
         while not released.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([released])
