@@ -159,6 +159,7 @@ class Engine(Upkeep):
             tool=self.options.tool or self.options.passive,
             where=places(settings),
             ramps=settings.ramps(),
+            watch=settings.flip.plan(),
             hooks=self.hooks,
             windows=self.metrics_registry.guards,
         )

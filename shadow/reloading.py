@@ -84,7 +84,7 @@ class Reloading:
                 )
             return False
         # A newer file replaces what an older one still had pending.
-        self._engine.fleet.wishes(wanted.routes(), wanted.forced(), wanted.ramps())
+        self._engine.fleet.wishes(wanted.routes(), wanted.forced(), wanted.ramps(), wanted.flip.plan())
         done = [await self._engine.fleet.change(name, wanted.route(name)) for name in wanted.collections]
         if all(done):
             self._put_in_force(wanted)
@@ -152,7 +152,7 @@ class Reloading:
         except ConfigurationError as error:
             self._engine.report.publish(ConfigReloaded(False, str(error)))
             return
-        self._engine.fleet.wishes(wanted.routes(), wanted.forced(), wanted.ramps())
+        self._engine.fleet.wishes(wanted.routes(), wanted.forced(), wanted.ramps(), wanted.flip.plan())
         self._put_in_force(wanted)
 
 

@@ -35,6 +35,7 @@ from shadow.config.fields import (
     revealed,
     said_twice,
 )
+from shadow.config.flips import FlipSettings
 from shadow.config.hooks import HookSettings, check_hooks
 from shadow.config.sections import (
     AdminSettings,
@@ -142,6 +143,7 @@ class Settings(BaseSettings):
     observe: ObserveSettings = ObserveSettings()
     admin: AdminSettings = AdminSettings()
     prices: Prices = Prices()
+    flip: FlipSettings = FlipSettings()
     hooks: Annotated[tuple[HookSettings, ...], AfterValidator(check_hooks)] = ()
     defaults: Defaults = Defaults()
     collections: Annotated[dict[Name, CollectionSettings], BeforeValidator(as_collections)] = Field(

@@ -15,22 +15,39 @@ It also says, for each collection, whether processes may write to one store only
 epoch of dual writes it is in. A copy, a verification or a rehearsal notes its epoch, and proves nothing in any other.
 These fields are apart from `placed`: an older version of this library loses them when it writes the record, so that
 nothing counts as proven any more.
+
+A flip with a watch window puts the window into the record with the same write that decides it. What becomes of the
+window is in the record of the guards.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from shadow.control.records import MISSING
 from shadow.control.shared_record import SharedRecord
+from shadow.model.guards import GuardLimits, WatchPlan
 from shadow.model.phase import StoreName
 from shadow.model.version import fresh_id
 
-__all__ = ["MOVES", "Flip", "FlipKind", "FlipState", "RouteRecord", "Routing", "WriteState", "change", "load", "save"]
+__all__ = [
+    "MOVES",
+    "Flip",
+    "FlipKind",
+    "FlipState",
+    "RouteRecord",
+    "Routing",
+    "WatchedFlip",
+    "WriteState",
+    "change",
+    "load",
+    "plan_of",
+    "save",
+]
 
 KEY: Final = "routing"
 
@@ -127,7 +144,8 @@ class RouteRecord:
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """`to`: the primary of each collection afterwards. `said`: why it was aborted, for people."""
+    """`to`: the primary of each collection afterwards. `said`: why it was aborted, for people. `watch`: the window in
+    which it is watched afterwards."""
 
     id: str
     kind: FlipKind
@@ -136,6 +154,7 @@ class Flip:
     by: str = ""
     reason: str = ""
     said: str = ""
+    watch: WatchPlan | None = None
 
     def moved(self, state: FlipState, said: str = "") -> Flip:
         assert state in MOVES[self.state], f"a flip that is {self.state} cannot be {state}"
@@ -143,13 +162,32 @@ class Flip:
 
 
 @dataclass(frozen=True, slots=True)
+class WatchedFlip:
+    """The watch window of a flip that was made. `epochs`: of the route of each collection, as the flip has made it: in
+    any other one the window does not count any more. `since`: epoch seconds."""
+
+    flip: str
+    to: StoreName
+    epochs: Mapping[str, int]
+    plan: WatchPlan
+    since: float = 0.0
+    by: str = ""
+
+    def left(self, placed: Mapping[str, RouteRecord]) -> list[str]:
+        """The collections that nobody has flipped or completed since."""
+        return [name for name, epoch in self.epochs.items() if name in placed and placed[name].epoch == epoch]
+
+
+@dataclass(frozen=True, slots=True)
 class Routing:
-    """`fence` rises whenever all processes must acknowledge the record before one of them may continue."""
+    """`fence` rises whenever all processes must acknowledge the record before one of them may continue. `watched`: the
+    windows of flips that are still in force, whether they are over or not."""
 
     placed: Mapping[str, RouteRecord] = field(default_factory=dict)
     flip: Flip | None = None
     revision: str = MISSING
     fence: int = 0
+    watched: Sequence[WatchedFlip] = ()
 
     def committed(self, now: float, *, spent: bool) -> Routing:
         """With the current flip in force. `now`: epoch seconds; `spent`: see `RouteRecord`."""
@@ -158,7 +196,12 @@ class Routing:
         placed = dict(self.placed)
         for name, to in flip.to.items():
             placed[name] = _after(placed[name], flip.kind, to, now, spent=spent)
-        return dataclasses.replace(self, placed=placed, flip=flip.moved(FlipState.COMMITTED))
+        watched = [each for each in self.watched if each.left(placed)]
+        if flip.watch is not None and flip.kind is FlipKind.FLIP:
+            (to,) = set(flip.to.values())
+            epochs = {name: placed[name].epoch for name in flip.to}
+            watched.append(WatchedFlip(flip.id, to, epochs, flip.watch, now, flip.by))
+        return dataclasses.replace(self, placed=placed, flip=flip.moved(FlipState.COMMITTED), watched=tuple(watched))
 
     def with_flip(self, flip: Flip) -> Routing:
         return dataclasses.replace(self, flip=flip)
@@ -188,12 +231,24 @@ def _encoded(routing: Routing) -> dict[str, Any]:
         duals.append({"name": name, **{part: row.pop(part) for part in _DUAL}})
         placed.append(row)
     flip = None if routing.flip is None else _plain(_flip_row(routing.flip))
-    return {"placed": placed, "flip": flip, "duals": duals, "fence": routing.fence}
+    watched = [
+        {
+            "flip": each.flip,
+            "to": str(each.to),
+            "epochs": [[name, epoch] for name, epoch in each.epochs.items()],
+            "plan": dataclasses.asdict(each.plan),
+            "since": each.since,
+            "by": each.by,
+        }
+        for each in routing.watched
+    ]
+    return {"placed": placed, "flip": flip, "duals": duals, "fence": routing.fence, "watched": watched}
 
 
 def _flip_row(flip: Flip) -> dict[str, Any]:
     # Names of collections hold dots, which not every store takes in names of fields.
-    return {**{name: getattr(flip, name) for name in _FLIP}, "to": [[name, str(to)] for name, to in flip.to.items()]}
+    row = {**{name: getattr(flip, name) for name in _FLIP}, "to": [[name, str(to)] for name, to in flip.to.items()]}
+    return row if flip.watch is None else {**row, "watch": dataclasses.asdict(flip.watch)}
 
 
 _DUAL: Final = ("writing", "dual", "mark")
@@ -204,6 +259,16 @@ _FLIP: Final = ("id", "kind", "state", "by", "reason", "said")
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, enum.Enum) else value for name, value in row.items()}
+
+
+def plan_of(row: Mapping[str, Any]) -> WatchPlan:
+    """Of what `dataclasses.asdict` has made of it."""
+    return WatchPlan(**{**row, "limits": GuardLimits(**row["limits"])})
+
+
+def _watched_of(row: Mapping[str, Any]) -> WatchedFlip:
+    epochs = {name: int(epoch) for name, epoch in row["epochs"]}
+    return WatchedFlip(row["flip"], StoreName(row["to"]), epochs, plan_of(row["plan"]), row["since"], row["by"])
 
 
 def _decoded(value: Mapping[str, Any], revision: str) -> Routing:
@@ -220,9 +285,17 @@ def _decoded(value: Mapping[str, Any], revision: str) -> Routing:
     if row is not None:
         to = {name: StoreName(store) for name, store in row["to"]}
         flip = Flip(
-            row["id"], FlipKind(row["kind"]), FlipState(row["state"]), to, row["by"], row["reason"], row["said"]
+            row["id"],
+            FlipKind(row["kind"]),
+            FlipState(row["state"]),
+            to,
+            row["by"],
+            row["reason"],
+            row["said"],
+            plan_of(row["watch"]) if row.get("watch") else None,
         )
-    return Routing(placed, flip, revision, value.get("fence", 0))
+    watched = tuple(_watched_of(each) for each in value.get("watched", ()))
+    return Routing(placed, flip, revision, value.get("fence", 0), watched)
 
 
 _RECORD: Final = SharedRecord(KEY, Routing, _encoded, _decoded)

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from shadow.control.records import Records
-from shadow.fleet.guarding import Plans
+from shadow.fleet.guard_context import Plans
 from shadow.hooks.hooks import NO_HOOKS, Hooks
+from shadow.model.guards import WatchPlan
 from shadow.model.health import CollectionHealth
 from shadow.observe.guard_windows import GuardWindows
 from shadow.runtime import Runtime, RuntimeContext
@@ -51,6 +52,8 @@ class FleetContext:
     where: Mapping[str, str] = field(default_factory=dict)
     ramps: Plans = field(default_factory=dict)
     """The configured ramps of reads."""
+    watch: WatchPlan | None = None
+    """The configured watch window of flips."""
     hooks: Hooks = NO_HOOKS
     windows: GuardWindows = field(default_factory=GuardWindows)
     """The figures that the guards go by."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 from shadow.control import flip_record as routing
@@ -19,6 +20,7 @@ from shadow.control.members import Member
 from shadow.control.records import Records
 from shadow.errors import ControlError
 from shadow.fleet.flip_part import FAILED, LEVEL, READY, REFUSED, REHEARSED, SWITCHED
+from shadow.model.guards import WatchPlan
 from shadow.model.phase import StoreName
 from shadow.model.version import fresh_id
 
@@ -79,13 +81,17 @@ def make_flip(
     spent: bool = False,
     step: Step = lambda name, said: None,
     epochs: Mapping[str, str] | None = None,
+    watch: WatchPlan | None = None,
+    at: Mapping[str, int] = MappingProxyType({}),
 ) -> Flipped:
     """Blocks until it is made or aborted. `heartbeat`: seconds within which a process sees a flip; `limit`: seconds
     for which writes may be paused; `spent`: files may still name the old primary; `epochs`: the epochs of dual
-    writes in which the gates were open, by collection; None: they do not matter. Raises `Aborted` if it did not
-    begin, and `ControlError` if the control store cannot tell the result."""
-    made = _Making(records, Flip(fresh_id(), kind, FlipState.ANNOUNCED, to, by, reason), heartbeat, limit, step)
-    return made.run(spent=spent, epochs=epochs or {})
+    writes in which the gates were open, by collection; None: they do not matter. `watch`: the window in which it is
+    watched afterwards; `at`: the epochs of the routes that it is decided upon. Raises `Aborted` if it did not begin,
+    and `ControlError` if the control store cannot tell the result."""
+    flip = Flip(fresh_id(), kind, FlipState.ANNOUNCED, to, by, reason, watch=watch)
+    made = _Making(records, flip, heartbeat, limit, step)
+    return made.run(spent=spent, epochs=epochs or {}, at=at)
 
 
 class _Making:
@@ -98,8 +104,8 @@ class _Making:
         self._began = time.monotonic()
         self._steps: list[tuple[float, str]] = []
 
-    def run(self, *, spent: bool, epochs: Mapping[str, str]) -> Flipped:
-        seen = self._announce(epochs)
+    def run(self, *, spent: bool, epochs: Mapping[str, str], at: Mapping[str, int]) -> Flipped:
+        seen = self._announce(epochs, at)
         holding: float | None = None
         try:
             rows = self._wait(READY, 3 * self._heartbeat + self._limit)
@@ -132,7 +138,7 @@ class _Making:
         self._say("released", f"writes were paused for {paused * 1000:.0f} ms")
         return self._done(holding, rows, done=True)
 
-    def _announce(self, epochs: Mapping[str, str]) -> Routing:
+    def _announce(self, epochs: Mapping[str, str], at: Mapping[str, int]) -> Routing:
         since = time.monotonic()
         before = ""
         while True:
@@ -143,6 +149,8 @@ class _Making:
             gap = [name for name, mark in epochs.items() if seen.placed[name].mark != mark]
             if gap:
                 raise Aborted(f"{', '.join(gap)}: dual writes were interrupted after the gates were checked")
+            if moved := [name for name, epoch in at.items() if seen.placed[name].epoch != epoch]:
+                raise Aborted(f"{', '.join(moved)}: flipped or completed meanwhile")
             if seen.flip is None or seen.flip.state.over:
                 saved = routing.save(self._records, seen.with_flip(self._flip))
                 if saved is not None:

@@ -71,6 +71,7 @@ class Fleet(Wishes):
             rows = await asyncio.to_thread(lambda: members.members(self.records))
             seen = await asyncio.to_thread(lambda: routing.load(self.records))
             ramps = await asyncio.to_thread(self.guarding.described)
+            windows = await asyncio.to_thread(self.guarding.windows, seen)
         except ControlError as error:
             return {"control": self.records.place, "state": error.message}
         return {
@@ -79,4 +80,5 @@ class Fleet(Wishes):
             "control_elsewhere": dict(self._strangers),
             **described(seen, rows),
             "ramps": ramps,
+            "watches": windows,
         }

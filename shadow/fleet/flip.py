@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from shadow.control import flip_record as routing
-from shadow.control import members, receipts
+from shadow.control import guard_record, members, receipts
 from shadow.control.flip_record import FlipKind, RouteRecord, Routing
 from shadow.control.members import Member
 from shadow.control.records import Records
@@ -24,17 +24,19 @@ from shadow.fleet.health_gates import Gate
 from shadow.hooks.hooks import NO_HOOKS, Hooks
 from shadow.host.user import user
 from shadow.jobs.target import JobRefused
+from shadow.model.guards import WatchPlan
 from shadow.model.hooks import HookEvent
 from shadow.model.phase import StoreName
 from shadow.model.version import fresh_id
 
-__all__ = ["FlipPlan", "FlipRequest"]
+__all__ = ["FlipPlan", "FlipRequest", "check_unwatched"]
 
 
 @dataclass(frozen=True)
 class FlipRequest:
-    """A flip, completion or rehearsal of some collections. For a completion, `to` is the store that stays. Does I/O;
-    raises `JobRefused` where it is not possible in the current state, `ControlError`."""
+    """A flip, completion or rehearsal of some collections. For a completion, `to` is the store that stays. `watch`: the
+    window in which a flip is watched; `at`: the epochs of the routes that it is decided upon. Does I/O; raises
+    `JobRefused` where it is not possible in the current state, `ControlError`."""
 
     records: Records
     kind: FlipKind
@@ -43,6 +45,8 @@ class FlipRequest:
     heartbeat: float
     limit: float
     hooks: Hooks = NO_HOOKS
+    watch: WatchPlan | None = None
+    at: Mapping[str, int] = field(default_factory=dict)
 
     def look(self) -> FlipPlan:
         """Reads the state of the fleet and the gates."""
@@ -73,6 +77,8 @@ class FlipRequest:
                 )
             if self.kind is not FlipKind.COMPLETE and placed.primary is self.to:
                 raise JobRefused(f"{name}: {self.to} is its primary already")
+        if self.kind is FlipKind.COMPLETE:
+            check_unwatched(self.records, seen, self.names)
 
     def _gates(
         self, name: str, rows: Sequence[Member], silent: Iterable[str], placed: RouteRecord, more: Sequence[Gate]
@@ -146,6 +152,8 @@ class FlipRequest:
                 spent=spent,
                 step=step,
                 epochs=epochs,
+                watch=self.watch,
+                at=self.at,
             )
         except Aborted as why:
             self.hooks.send(HookEvent.AFTER_ABORT, {**about, "said": str(why)})
@@ -155,6 +163,19 @@ class FlipRequest:
         if not flipped.done:
             return HookEvent.AFTER_ABORT
         return HookEvent.AFTER_REHEARSAL if self.kind is FlipKind.REHEARSAL else HookEvent.AFTER_COMMIT
+
+
+def check_unwatched(records: Records, seen: Routing, names: Iterable[str]) -> None:
+    """Raises `JobRefused` while the flip of one of these is watched: the old primary may be needed again. Does I/O;
+    raises `ControlError`."""
+    windows = guard_record.open_windows(seen, guard_record.load(records)).values()
+    for name in names:
+        for window in windows:
+            if name in window.left(seen):
+                raise JobRefused(
+                    f"{name}: its flip to {window.to} is still watched ({window.state})",
+                    hint=f"wait for the end of the window (shadow watch list), or end it: shadow watch end {name}",
+                )
 
 
 _FOR_THE_END = frozenset({"processes", "findings", "verified", "journal", "secondary", "equal", "writers"})
@@ -182,6 +203,7 @@ class FlipPlan:
             FlipKind.REHEARSAL: "stop there: nothing changes",
         }[order.kind]
         epochs = ", ".join(f"{name} {self.seen.placed[name].epoch}" for name in order.names)
+        watch = [] if order.watch is None else [_window(order.watch)]
         back = [name for name in order.names if is_way_back(self.seen.placed[name], order.to)]
         return [
             f"announce it to {len(rows)} processes ({', '.join(row.name for row in rows)}), epochs now: {epochs}",
@@ -189,5 +211,11 @@ class FlipPlan:
             f"each pauses the writes of {names} until work queue and journal are empty: {order.limit:g} s at most",
             last,
             "each changes over and resumes its writes",
+            *watch,
             f"keep a receipt{f'; the way back of {chr(44).join(back)} needs fewer gates' if back else ''}",
         ]
+
+
+def _window(plan: WatchPlan) -> str:
+    back = "the flip is taken back by itself" if plan.take_back else "it is only told"
+    return f"the guards are watched for {plan.seconds:g} s; when one breaks, {back}"

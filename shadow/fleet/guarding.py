@@ -1,7 +1,9 @@
-"""Follows the shares of reads that the control store holds, and decides about them, in one process at a time.
+"""Follows the shares of reads and the watch windows that the control store holds, and decides about them, in one
+process at a time.
 
 Every process puts the share of the record in force. One of them, the holder of the record, reads the figures of all
-processes at each round, and steps on or back by one conditional write. See "The guards" in the manual's page on design.
+processes at each round, and steps on or back, or has a flip taken back, by one conditional write. See "The guards" in
+the manual's page on design.
 """
 
 from __future__ import annotations
@@ -10,32 +12,26 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
-from shadow.control import guard_record, members, receipts
-from shadow.control.guard_record import GuardRecord, Move, Ramp
+from shadow.control import flip_record, guard_record, members, receipts
+from shadow.control.flip_record import Routing
+from shadow.control.guard_record import GuardRecord, Move, Ramp, open_windows
 from shadow.control.members import Member
-from shadow.control.records import Records
 from shadow.errors import ControlError
 from shadow.fleet import ramp as ramps
+from shadow.fleet import watch
+from shadow.fleet.guard_context import GuardContext, Plans
 from shadow.fleet.guards import Guard, ramp_guards, unheard
-from shadow.fleet.health_gates import Gate
-from shadow.hooks.hooks import NO_HOOKS, Hooks
-from shadow.host.steady import steady
-from shadow.model.events import Reporter, noted
+from shadow.fleet.watching import Watching, is_watch
+from shadow.model.events import noted
 from shadow.model.guards import RampPlan
 from shadow.model.health import CollectionHealth
 from shadow.model.hooks import HookEvent
 from shadow.model.phase import NO_SHARES, Phase, ReadShares, Route, StoreName
-from shadow.observe.guard_windows import GuardWindows
 from shadow.observe.log import Event
-from shadow.routes.routes import Routes
 
 __all__ = ["GuardContext", "Guarding", "Plans"]
-
-Plans = Mapping[str, Mapping[StoreName, RampPlan]]
-"""The configured ramps, by collection and by the store that answers."""
 
 _ROUND: Final = 3
 """Heartbeats between two rounds."""
@@ -49,23 +45,6 @@ _HEARD: Final = 5.0
 """Seconds, besides ten heartbeats, after which the figures of a silent process count as unknown."""
 
 
-@dataclass(frozen=True)
-class GuardContext:
-    """`own`: the member id of this process, "" until it is registered. `clock`: monotonic seconds."""
-
-    records: Records
-    own: Callable[[], str]
-    routes: Routes
-    windows: GuardWindows
-    reporter: Reporter
-    heartbeat: float
-    tool: bool = False
-    hooks: Hooks = NO_HOOKS
-    gates: Callable[[Sequence[Member]], list[Gate]] = lambda rows: []
-    """The gates of all collections, from these rows. Does I/O."""
-    clock: Callable[[], float] = field(default=steady)
-
-
 class Guarding:
     """One for each Shadow."""
 
@@ -76,6 +55,7 @@ class Guarding:
         self._clock = context.clock
         self._round = _ROUND * context.heartbeat
         self.plans = plans
+        self._watching = Watching(context)
         self._shares: dict[str, ReadShares] = {}
         self._seen: tuple[tuple[str, int], float] = ("", 0), 0.0
         """Holder and beat as last seen, and since when they have been so."""
@@ -84,14 +64,19 @@ class Guarding:
         self._beats: dict[str, tuple[int, float]] = {}
         self._told: set[str] = set()
         self._stepped_aside: set[str] = set()
+        self._seen_record = GuardRecord()
+        """As last read."""
         self._gates_due = 0.0
 
     async def run(self, turn: Callable[[], None] = lambda: None) -> None:
         """Rounds until cancelled; `turn` is called at each."""
-        while True:
-            turn()
-            await self.round()
-            await asyncio.sleep(self._round)
+        try:
+            while True:
+                turn()
+                await self.round()
+                await asyncio.sleep(self._round)
+        finally:
+            await self._watching.end()
 
     async def round(self) -> None:
         """Follows the record, and decides if this process holds it."""
@@ -101,11 +86,15 @@ class Guarding:
             asked = self._clock()
             seen = await asyncio.to_thread(guard_record.load, self._records)
             self._follow(seen)
-            if self._context.own() and (seen.ramps or self._due() or self._reads_gates):
+            if self._context.own() and (self._watching.open(seen) or self._has_more(seen)):
                 await self._hold(seen, asked)
         except ControlError:
             # The share stays as it is, and nobody decides; the fleet's heartbeat reports the control store.
             self._step_aside()
+
+    def _has_more(self, seen: GuardRecord) -> bool:
+        """Whether there is something to decide or to tell besides watch windows."""
+        return bool(seen.ramps or seen.moves or self._due(seen) or self._reads_gates)
 
     # --- the share in force ---------------------------------------------------------------------------------------
 
@@ -114,17 +103,19 @@ class Guarding:
         shares = self._shares.get(name)
         return route if shares is None or name not in self.plans else dataclasses.replace(route, reads=shares)
 
-    def _due(self) -> dict[str, tuple[StoreName, RampPlan]]:
-        """The ramps that are under way as the collections are routed now."""
-        routes, found = self._routes.all(), {}
+    def _due(self, seen: GuardRecord) -> dict[str, tuple[StoreName, RampPlan]]:
+        """The ramps that are under way as the collections are routed now. While a flip is watched, the new primary has
+        the whole of the traffic."""
+        routes, watched, found = self._routes.all(), self._watching.names(seen), {}
         for name, plans in self.plans.items():
-            route = routes.get(name)
+            route = None if name in watched else routes.get(name)
             if route is not None and route.phase is Phase.SHADOW and route.secondary in plans:
                 found[name] = route.secondary, plans[route.secondary]
         return found
 
     def _follow(self, seen: GuardRecord) -> None:
-        due = self._due()
+        self._seen_record = seen
+        due = self._due(seen)
         for name in self.plans:
             self._shares[name] = _shares(self._routes.all().get(name), seen.ramps.get(name), self.plans[name])
             self._put(name, self._shares[name])
@@ -132,7 +123,8 @@ class Guarding:
             found = seen.ramps.get(name)
             number = found.number if found is not None and found.store is store else 0
             self._context.windows.follow(name, plan=plan.text, number=number, seconds=plan.limits.window)
-        for name in self._context.windows.collections - due.keys():
+        watched = self._watching.follow(seen)
+        for name in self._context.windows.collections - due.keys() - watched:
             self._context.windows.drop(name)
         self._stepped_aside.clear()
 
@@ -144,7 +136,7 @@ class Guarding:
     def _step_aside(self) -> None:
         """While the control store does not answer, nobody steps back for all: a process whose own figures break a guard
         then asks the primary alone, until the record can be read again."""
-        for name, (store, plan) in self._due().items():
+        for name, (store, plan) in self._due(self._seen_record).items():
             own, share = self._context.windows.of(name), self._routes[name].secondary_reads
             if own is None or not share or name in self._stepped_aside:
                 continue
@@ -175,7 +167,9 @@ class Guarding:
         wanted = dataclasses.replace(
             seen, beat=seen.beat + 1, moves=tuple(each for each in seen.moves if each.id not in self._told)
         )
-        wanted = self._decide(wanted, application, silent, elapsed)
+        routing = await asyncio.to_thread(flip_record.load, self._records)
+        wanted = self._watching.decide(wanted, routing, application, silent, elapsed, self.plans)
+        wanted = self._decide(wanted, routing, application, silent, elapsed)
         wanted = await self._gates(wanted, rows, asked)
         if self._clock() - asked > _LEASE * self._round:
             return  # what was read is old: the host was suspended
@@ -185,6 +179,7 @@ class Guarding:
         self._decided = asked
         self._follow(saved)
         await self._tell(saved.moves)
+        self._watching.go_back(saved, routing)
 
     @property
     def _reads_gates(self) -> bool:
@@ -232,11 +227,16 @@ class Guarding:
         return silent
 
     def _decide(
-        self, seen: GuardRecord, rows: Sequence[Member], silent: Sequence[Member], elapsed: float
+        self,
+        seen: GuardRecord,
+        routing: Routing,
+        rows: Sequence[Member],
+        silent: Sequence[Member],
+        elapsed: float,
     ) -> GuardRecord:
-        due, now = self._due(), time.time()
+        due, now = self._due(seen), time.time()
         for name in seen.ramps.keys() - due.keys():
-            if not any(_ramps(row, name) for row in rows):
+            if not self._is_ahead(seen.ramps[name], routing) and not any(_ramps(row, name) for row in rows):
                 # No file has it any more, or the collection was flipped: another time it begins from the start.
                 seen = seen.without(name)
         for name, (store, plan) in due.items():
@@ -245,6 +245,12 @@ class Guarding:
             guards = self._guards(ramp, plan, rows, silent)
             seen = seen.with_ramp(*ramps.decided(ramp, plan, guards, elapsed, now))
         return seen
+
+    def _is_ahead(self, ramp: Ramp, routing: Routing) -> bool:
+        """Whether the record has the store of a configured ramp as the secondary, and this process may not know yet."""
+        placed = routing.placed.get(ramp.collection)
+        configured = ramp.store in self.plans.get(ramp.collection, {})
+        return configured and placed is not None and placed.primary is ramp.store.other
 
     def _guards(self, ramp: Ramp, plan: RampPlan, rows: Sequence[Member], silent: Sequence[Member]) -> list[Guard]:
         health = [row.figures.get(ramp.collection, CollectionHealth()) for row in rows if row not in silent]
@@ -262,6 +268,9 @@ class Guarding:
                 continue
             await asyncio.to_thread(receipts.file, self._records, move.kind, move.body)
             self._told.add(move.id)
+            if move.kind == watch.WATCH:
+                self._watching.tell(move)
+                continue
             self._context.reporter.publish(_event(move))
             event = HookEvent.RAMP_STEPPED_BACK if move.body["back"] else HookEvent.RAMP_STEPPED
             self._context.hooks.send(event, move.body, id=move.id)
@@ -270,11 +279,19 @@ class Guarding:
 
     def described(self) -> list[dict[str, Any]]:
         """The ramps, as they are now. Does I/O; raises `ControlError`."""
-        seen, due = guard_record.load(self._records), self._due()
+        seen = guard_record.load(self._records)
+        due = self._due(seen)
         return [
             ramps.described(each, due[name][1] if name in due else None, time.time())
             for name, each in seen.ramps.items()
         ]
+
+    def windows(self, routing: Routing) -> list[dict[str, Any]]:
+        """The watch windows of flips, the newest first, those that are over last. Does I/O; raises `ControlError`."""
+        seen = guard_record.load(self._records)
+        every = {**seen.watches, **open_windows(routing, seen)}
+        found = sorted(every.values(), key=lambda each: (each.state.over, -each.since))
+        return [watch.described(each, time.time()) for each in found]
 
 
 def _event(move: Move) -> Any:
@@ -297,7 +314,7 @@ def _event(move: Move) -> Any:
 def _ramps(row: Member, name: str) -> bool:
     """Whether a process ramps the collection, as far as is known."""
     figures = row.figures.get(name, CollectionHealth()).guards
-    return not row.figures or (figures is not None and bool(figures.plan))
+    return not row.figures or (figures is not None and bool(figures.plan) and not is_watch(figures.plan))
 
 
 def _shares(route: Route | None, found: Ramp | None, plans: Mapping[StoreName, RampPlan]) -> ReadShares:

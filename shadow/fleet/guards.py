@@ -6,6 +6,7 @@ waits then. Whoever decides gives the rows of processes that were heard of latel
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from shadow.control.members import Member
 from shadow.model.guards import GuardLimits, quantile
 from shadow.model.health import CollectionHealth, GuardHealth
 
-__all__ = ["Guard", "figures_of", "ramp_guards", "unheard"]
+__all__ = ["Guard", "figures_of", "ramp_guards", "unheard", "watch_guards"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,29 @@ def ramp_guards(
     return guards
 
 
+def watch_guards(health: Sequence[CollectionHealth], limits: GuardLimits, *, epoch: int, plan: str) -> list[Guard]:
+    """The guards of a watched flip, of one collection: the store that is the primary now against the one that was it
+    before, over the whole traffic. `epoch`: of the route that the flip has made; `plan`: names the window. `health` as
+    for `ramp_guards`."""
+    of_it = [each.guards for each in health if each.guards is not None]
+    counted = [each for each in of_it if (each.number, each.plan) == (epoch, plan)]
+    answers = _answers(health)
+    works = _works(health)
+    if not answers.holds:
+        # The old primary is down: that says nothing about the new one, and nothing can be compared.
+        answers, works = (dataclasses.replace(each, holds=None) for each in (answers, works))
+    failed = _rate(counted, "asked_failed", "asked"), _rate(counted, "followed_failed", "followed")
+    return [
+        _reported(health, len(counted)),
+        answers,
+        works,
+        _mismatches(counted, limits),
+        _throttled(counted, limits),
+        _errors(*failed, sum(each.asked for each in counted), limits, "requests"),
+        _slower_of_both(counted, limits),
+    ]
+
+
 def unheard(rows: Iterable[Member]) -> Guard:
     """Beside the guards while some process was not heard of lately."""
     names = ", ".join(row.name for row in rows)
@@ -68,6 +92,15 @@ def _in_step(health: Sequence[CollectionHealth], number: int, plan: str | None) 
     return Guard("processes", True, f"{len(health)}, all at this step")
 
 
+def _reported(health: Sequence[CollectionHealth], count: int) -> Guard:
+    if not health:
+        return Guard("processes", None, "no process of the application is registered")
+    if count < len(health):
+        late = len(health) - count
+        return Guard("processes", None, f"{late} of {len(health)} do not report figures of this window yet")
+    return Guard("processes", True, f"{count}, all in this window")
+
+
 def _answers(health: Sequence[CollectionHealth]) -> Guard:
     down = sorted({str(store) for each in health if each.secondary is not None for store in each.secondary.down})
     return Guard("secondary", not down, f"{', '.join(down)} counts as down" if down else "up")
@@ -75,9 +108,9 @@ def _answers(health: Sequence[CollectionHealth]) -> Guard:
 
 def _works(health: Sequence[CollectionHealth]) -> Guard:
     found = [each.comparison for each in health]
-    if any(each is not None and each.planted and not each.works for each in found):
+    if any(each is not None and each.planted and not each.works and not each.undecided for each in found):
         return Guard("comparison works", False, "planted differences are not found")
-    if not found or any(each is None or not each.planted for each in found):
+    if not found or any(each is None or not each.planted or not each.works for each in found):
         return Guard("comparison works", None, "no differences are planted yet")
     return Guard("comparison works", True, "planted differences are found")
 
@@ -117,6 +150,19 @@ def _slower(own: tuple[int, ...], other: tuple[int, ...], limits: GuardLimits) -
     return Guard("slower", _of(count >= limits.at_least and ours > limits.slower * theirs, count, limits), said)
 
 
+def _slower_of_both(counted: Sequence[GuardHealth], limits: GuardLimits) -> Guard:
+    """Reads that both stores were asked, and writes of one document. One of both kinds is enough to know."""
+    if not limits.slower:
+        return Guard("slower", True, "switched off")
+    found = {
+        "reads": _slower(_times(counted, "paired_times"), _times(counted, "paired_secondary_times"), limits),
+        "writes": _slower(_times(counted, "write_times"), _times(counted, "secondary_write_times"), limits),
+    }
+    said = "; ".join(f"{kind}: {each.said}" for kind, each in found.items())
+    states = {each.holds for each in found.values()}
+    return Guard("slower", False if False in states else True if True in states else None, said)
+
+
 def _of(broken: bool, count: int, limits: GuardLimits) -> bool | None:
     return False if broken else True if count >= limits.at_least else None
 
@@ -127,4 +173,5 @@ def _rate(counted: Sequence[GuardHealth], part: str, whole: str) -> float:
 
 
 def _times(counted: Sequence[GuardHealth], name: str) -> tuple[int, ...]:
-    return tuple(map(sum, zip(*(getattr(each, name) for each in counted), strict=True)))
+    """Without those of older versions, which do not count all of them."""
+    return tuple(map(sum, zip(*(found for each in counted if (found := getattr(each, name))), strict=True)))

@@ -155,7 +155,11 @@ class ProcessStatus:
                 tuple(StoreName(each) for each, store in self.stores.items() if each != route.primary and not store.up)
             ),
             FindingsHealth(self.findings.open_by_collection.get(name, 0), self.findings.place),
-            ComparisonHealth(planted is not None, planted is not None and bool(planted["working"])),
+            ComparisonHealth(
+                planted is not None,
+                planted is not None and bool(planted["working"]),
+                planted is not None and bool(planted.get("undecided", False)),
+            ),
             JournalHealth(
                 waiting,
                 journal.refused.get(name, 0),

@@ -18,18 +18,22 @@ from typing import Any, Final
 from shadow.control import flip_record as routing
 from shadow.control import members
 from shadow.control.flip_record import FlipKind, RouteRecord, Routing
+from shadow.control.guard_record import WatchWindow
 from shadow.control.members import Member
 from shadow.errors import ControlError
 from shadow.fleet.context import FleetContext
 from shadow.fleet.coordinator import Aborted, Flipped
 from shadow.fleet.flip import FlipPlan, FlipRequest
 from shadow.fleet.gaps import Gaps
-from shadow.fleet.gates import fleet_gates, more_gates
-from shadow.fleet.guarding import GuardContext, Guarding, Plans
+from shadow.fleet.gates import fleet_gates, is_way_back, more_gates
+from shadow.fleet.guard_context import GuardContext, Plans
+from shadow.fleet.guarding import Guarding
 from shadow.fleet.health_gates import Gate
 from shadow.host.process import this_process
 from shadow.host.steady import steady
+from shadow.jobs.target import JobRefused
 from shadow.model.events import ComponentFailed, noted
+from shadow.model.guards import WatchPlan
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.observe.log import Event
 
@@ -61,6 +65,7 @@ class Wishes(Gaps):
         self._forced = dict(forced)
         self._told: dict[str, str] = {}
         self._hooks = context.hooks
+        self._watch = context.watch
         self._vetoed: dict[str, float] = {}
         """Until when a flip that a hook has vetoed is not tried again, by collection."""
         self.guarding = Guarding(
@@ -74,6 +79,8 @@ class Wishes(Gaps):
                 tool=context.tool,
                 hooks=context.hooks,
                 gates=self._gates_now,
+                routing=lambda: self.participant.routing,
+                take_back=self._take_back,
             ),
             context.ramps,
         )
@@ -111,9 +118,15 @@ class Wishes(Gaps):
         return dict(self._wanted)
 
     def wishes(
-        self, wanted: Mapping[str, Route], forced: Mapping[str, str], ramps: Plans = MappingProxyType({})
+        self,
+        wanted: Mapping[str, Route],
+        forced: Mapping[str, str],
+        ramps: Plans = MappingProxyType({}),
+        watch: WatchPlan | None = None,
     ) -> None:
-        """Replaces what the file asks for. `forced`: the reason to flip despite closed gates, by collection."""
+        """Replaces what the file asks for. `forced`: the reason to flip despite closed gates, by collection; `watch`:
+        the window of later flips: one that is open stays as it is."""
+        self._watch = watch
         self._wanted = dict(wanted)
         self.guarding.plans = ramps
         self._forced = dict(forced)
@@ -246,9 +259,7 @@ class Wishes(Gaps):
 
     async def _make(self, name: str, to: StoreName, rows: list[Member], gates: list[Gate]) -> str:
         who = this_process()
-        order = FlipRequest(
-            self.records, FlipKind.FLIP, [name], to, self._heartbeat, self._parts.limits.drain, self._hooks
-        )
+        order = self._request([name], to)
         by = f"the configuration file, {who.place.partition('/')[0]} pid {who.pid}"
         forced = self._forced.get(name, "")
         outlook = FlipPlan(self.participant.routing, rows, gates)
@@ -266,15 +277,38 @@ class Wishes(Gaps):
         await self.participant.settled()
         return "" if flipped.done else flipped.said
 
-    def _request(self, name: str, to: StoreName) -> FlipRequest:
+    def _request(
+        self, names: Sequence[str], to: StoreName, at: Mapping[str, int] = MappingProxyType({})
+    ) -> FlipRequest:
+        """By itself, a way back is not watched: it would be the way forward again when a guard breaks."""
+        placed = self.participant.routing.placed
+        watch = None if any(is_way_back(placed.get(name), to) for name in names) else self._watch
         drain = self._parts.limits.drain
-        return FlipRequest(self.records, FlipKind.FLIP, [name], to, self._heartbeat, drain, self._hooks)
+        return FlipRequest(self.records, FlipKind.FLIP, names, to, self._heartbeat, drain, self._hooks, watch, at)
+
+    def _take_back(self, window: WatchWindow, names: Sequence[str]) -> str:
+        """Takes the flip of a watch window back, if nobody has flipped these since. Blocks; returns why it could not,
+        or "". Raises `ControlError`."""
+        order = self._request(names, window.to.other, {name: window.epochs[name] for name in names})
+        who = this_process()
+        try:
+            outlook = order.look()
+            if outlook.closed:
+                return "; ".join(f"gate {gate.name} of {gate.collection}: {gate.said}" for gate in outlook.closed)
+            flipped = order.make(
+                outlook,
+                reason=f"a guard has broken: {window.reason}",
+                forced=False,
+                by=f"the watch window, {who.place.partition('/')[0]} pid {who.pid}",
+                more={"watched_flip": window.flip},
+            )
+        except (Aborted, JobRefused) as error:
+            return str(error)
+        return "" if flipped.done else flipped.said
 
     async def order(self, name: str, to: StoreName, reason: str) -> dict[str, Any]:
         """Executes a flip that an operator requested through this process. Shape: {"done", "said", "held"}."""
-        order = FlipRequest(
-            self.records, FlipKind.FLIP, [name], to, self._heartbeat, self._parts.limits.drain, self._hooks
-        )
+        order = self._request([name], to)
 
         def make() -> dict[str, Any]:
             outlook = order.look()

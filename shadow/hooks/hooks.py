@@ -29,7 +29,7 @@ FIELDS: Final = frozenset(
     {
         "by", "collection", "collections", "figure", "finding", "flip", "forced", "gate", "guards",
         "guards_held_seconds", "kind", "look_at", "number", "paused_seconds", "reason", "said", "share", "share_before",
-        "state", "store", "test", "to", "verb",
+        "state", "step", "store", "takes_back", "test", "to", "verb", "watched_seconds", "window_seconds",
     }
 )  # fmt: skip
 """The fields that a body may have, besides `id`, `event`, `at` and `host`. None of them is of a document."""

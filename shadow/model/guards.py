@@ -1,4 +1,4 @@
-"""The guarded ramp as it is configured: the shares of reads, the time at each, and the limits of its guards."""
+"""The guarded ramp and the watch window of a flip as they are configured: shares, times, and the limits of guards."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["BOUNDS", "GuardLimits", "RampBack", "RampPlan", "bucket_of", "quantile"]
+__all__ = ["BOUNDS", "GuardLimits", "RampBack", "RampPlan", "WatchPlan", "bucket_of", "quantile"]
 
 
 class RampBack(enum.StrEnum):
@@ -64,6 +64,16 @@ class RampPlan:
         if self.back is RampBack.ZERO:
             return 0.0
         return max((each for each in self.steps if each < share), default=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class WatchPlan:
+    """The watch window after a flip. `seconds`: for how long the guards are watched; `take_back`: whether the flip is
+    taken back when one breaks, or it is only told."""
+
+    seconds: float
+    take_back: bool = True
+    limits: GuardLimits = GuardLimits()
 
 
 _FIRST: Final = 0.00025

@@ -58,6 +58,8 @@ class ComparisonHealth:
     """Whether differences are planted that the comparison must find."""
     works: bool
     """Whether they are found."""
+    undecided: bool = field(default=False, metadata={"optional": True})
+    """Whether that none was found says nothing yet: the process has just begun, or nothing is to be compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,15 @@ class GuardHealth:
     """Likewise those that the primary answered."""
     secondary_times: tuple[int, ...]
     """Likewise all reads of the secondary, shadow reads among them."""
+    followed: int = field(default=0, metadata={"optional": True})
+    """Operations that the secondary has answered."""
+    followed_failed: int = field(default=0, metadata={"optional": True})
+    paired_times: tuple[int, ...] = field(default=(), metadata={"optional": True})
+    """By bucket: reads that both stores were asked, as the primary took for them, and then as the secondary did."""
+    paired_secondary_times: tuple[int, ...] = field(default=(), metadata={"optional": True})
+    write_times: tuple[int, ...] = field(default=(), metadata={"optional": True})
+    """Likewise writes of one document."""
+    secondary_write_times: tuple[int, ...] = field(default=(), metadata={"optional": True})
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,13 @@ class HookEvent(enum.StrEnum):
     NEW_FINDING = "new_finding"
     RAMP_STEPPED = "ramp_stepped"
     RAMP_STEPPED_BACK = "ramp_stepped_back"
+    WATCH_OPENED = "watch_opened"
+    """The watch window of a flip has begun."""
+    WATCH_BROKEN = "watch_broken"
+    WATCH_ENDED = "watch_ended"
+    FLIP_TAKEN_BACK = "flip_taken_back"
+    FLIP_NOT_TAKEN_BACK = "flip_not_taken_back"
+    """A flip is to be taken back, and cannot be: it is tried again."""
 
 
 @dataclass(frozen=True, slots=True)

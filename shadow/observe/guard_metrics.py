@@ -1,4 +1,4 @@
-"""The rows of the table of metrics about ramps and hooks."""
+"""The rows of the table of metrics about ramps, watched flips and hooks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shadow.model.hooks import HookEvent
 from shadow.observe.log import Event as LogEvent
 from shadow.observe.metric_row import By, Configured, MetricRow
 
-__all__ = ["GUARDED", "HOOKS", "RAMP_STEPS", "READS_SHARE"]
+__all__ = ["GUARDED", "HOOKS", "RAMP_STEPS", "READS_SHARE", "WATCHES"]
 
 
 class RampStep(enum.StrEnum):
@@ -27,6 +27,31 @@ def _is_step(event: Noted) -> bool:
 
 def _step_labels(event: Noted) -> tuple[str, ...]:
     return str(event.fields.get("collection")), _STEPS[LogEvent(event.name)]
+
+
+class WatchStep(enum.StrEnum):
+    OPENED = "opened"
+    BROKEN = "broken"
+    TAKEN_BACK = "taken_back"
+    NOT_TAKEN_BACK = "not_taken_back"
+    ENDED = "ended"
+
+
+_WATCHES: Final = {
+    LogEvent.WATCH_OPENED: WatchStep.OPENED,
+    LogEvent.WATCH_BROKEN: WatchStep.BROKEN,
+    LogEvent.FLIP_TAKEN_BACK: WatchStep.TAKEN_BACK,
+    LogEvent.FLIP_NOT_TAKEN_BACK: WatchStep.NOT_TAKEN_BACK,
+    LogEvent.WATCH_ENDED: WatchStep.ENDED,
+}
+
+
+def _is_watch(event: Noted) -> bool:
+    return event.name in _WATCHES
+
+
+def _watch_labels(event: Noted) -> tuple[str, ...]:
+    return str(event.fields.get("collection")), _WATCHES[LogEvent(event.name)]
 
 
 class HookResult(enum.StrEnum):
@@ -66,6 +91,14 @@ RAMP_STEPS: Final = MetricRow(
     (Configured.COLLECTION, RampStep),
     moved_by=(By(Noted, _step_labels, when=_is_step),),
 )
+WATCHES: Final = MetricRow(
+    "shadow_flip_watches_total",
+    "counter",
+    "Watch windows of flips: what has become of them, in the process that decided.",
+    ("collection", "step"),
+    (Configured.COLLECTION, WatchStep),
+    moved_by=(By(Noted, _watch_labels, when=_is_watch),),
+)
 
 HOOKS: Final = MetricRow(
     "shadow_hooks_total",
@@ -76,4 +109,4 @@ HOOKS: Final = MetricRow(
     moved_by=(By(Noted, _hook_labels, when=_is_hook),),
 )
 
-GUARDED: Final = (READS_SHARE, RAMP_STEPS, HOOKS)
+GUARDED: Final = (READS_SHARE, RAMP_STEPS, WATCHES, HOOKS)

@@ -1,7 +1,7 @@
 """What the guards of a ramp or of a watched flip go by: the last minutes of a collection, in this process.
 
-Counting begins with each new share of reads, so that no figure is of another one. A collection without a ramp and
-without a watched flip costs one look into a dictionary for each event.
+Counting begins with each new share of reads, and with each flip, so that no figure is of another one. A collection
+without a ramp and without a watched flip costs one look into a dictionary for each event.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from shadow.model.events import (
     NoiseMeasured,
     OperationFinished,
     ReadRouted,
+    ReadTimed,
     RequestThrottled,
 )
 from shadow.model.guards import BOUNDS, bucket_of
 from shadow.model.health import GuardHealth
+from shadow.model.latencies import SINGLE_WRITES
 from shadow.model.operation import READS
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Role, StoreName
@@ -53,16 +55,25 @@ class _Slot:
     asked_failed: int = 0
     requests: int = 0
     throttled: int = 0
+    followed: int = 0
+    followed_failed: int = 0
     routed_times: list[int] = field(default_factory=_zeros)
     primary_times: list[int] = field(default_factory=_zeros)
     secondary_times: list[int] = field(default_factory=_zeros)
+    paired_times: list[int] = field(default_factory=_zeros)
+    paired_secondary_times: list[int] = field(default_factory=_zeros)
+    write_times: list[int] = field(default_factory=_zeros)
+    secondary_write_times: list[int] = field(default_factory=_zeros)
 
 
 _COUNTS: Final = (
     "matched", "differing", "noise", "noisy", "routed", "routed_failed", "asked", "asked_failed", "requests",
-    "throttled",
+    "throttled", "followed", "followed_failed",
 )  # fmt: skip
-_TIMES: Final = ("routed_times", "primary_times", "secondary_times")
+_TIMES: Final = (
+    "routed_times", "primary_times", "secondary_times", "paired_times", "paired_secondary_times", "write_times",
+    "secondary_write_times",
+)  # fmt: skip
 
 
 class _Window:
@@ -121,6 +132,7 @@ class GuardWindows:
         return {
             OperationFinished: self._finished,
             ReadRouted: self._routed,
+            ReadTimed: self._timed,
             ComparisonFinished: self._compared,
             NoiseMeasured: self._noise,
             RequestThrottled: self._throttled,
@@ -142,6 +154,12 @@ class GuardWindows:
             if is_primary:
                 slot.asked += event.count
                 slot.asked_failed += event.count * failed
+            else:
+                slot.followed += event.count
+                slot.followed_failed += event.count * failed
+            if event.verb in SINGLE_WRITES and event.outcome is Outcome.ACKED:
+                times = slot.write_times if is_primary else slot.secondary_write_times
+                times[bucket_of(event.seconds)] += event.count
             if event.verb in READS and event.outcome is not Outcome.REFUSED:
                 times = slot.primary_times if is_primary else slot.secondary_times
                 times[bucket_of(event.seconds)] += event.count
@@ -156,6 +174,14 @@ class GuardWindows:
             slot.routed_failed += event.reason in _FAILED
             if event.seconds:
                 slot.routed_times[bucket_of(event.seconds)] += 1
+
+    def _timed(self, event: ReadTimed) -> None:
+        window = self._windows.get(event.collection)
+        if window is not None:
+            with self._lock:
+                slot = window.slot(self._now())
+                slot.paired_times[bucket_of(event.primary_seconds)] += 1
+                slot.paired_secondary_times[bucket_of(event.secondary_seconds)] += 1
 
     def _compared(self, event: ComparisonFinished) -> None:
         window = self._windows.get(event.collection)

@@ -47,6 +47,11 @@ class Event(enum.StrEnum):
     RAMP_STEPPED = "ramp.stepped"
     RAMP_ORDERED = "ramp.ordered"
     RAMP_STEPPED_BACK = "ramp.stepped_back"
+    WATCH_OPENED = "watch.opened"
+    WATCH_BROKEN = "watch.broken"
+    WATCH_ENDED = "watch.ended"
+    FLIP_TAKEN_BACK = "flip.taken_back"
+    FLIP_NOT_TAKEN_BACK = "flip.not_taken_back"
     HOOK_DELIVERED = "hook.delivered"
     HOOK_FAILED = "hook.failed"
     HOOK_DROPPED = "hook.dropped"
@@ -95,6 +100,8 @@ WARNINGS: Final = frozenset(
         Event.FLIP_REFUSED,
         Event.FLIP_BEHIND,
         Event.RAMP_STEPPED_BACK,
+        Event.WATCH_BROKEN,
+        Event.FLIP_TAKEN_BACK,
         Event.HOOK_FAILED,
         Event.HOOK_DROPPED,
         Event.HOOK_VETOED,
@@ -122,7 +129,7 @@ WARNINGS: Final = frozenset(
 )
 """The events that are logged as warnings; events in neither set are information."""
 
-ERRORS: Final = frozenset({Event.RIGHTS_LACKING})
+ERRORS: Final = frozenset({Event.RIGHTS_LACKING, Event.FLIP_NOT_TAKEN_BACK})
 """The events that are logged as errors."""
 
 UNBOUNDED: Final = frozenset({Event.ADMIN_REVEALED, Event.LINES_HELD, Event.RIGHTS_LACKING_FOR_JOBS})

@@ -118,10 +118,12 @@ class Canary:
 
 @dataclass(slots=True)
 class _State:
-    """Of one collection. `last_found`: epoch seconds, 0.0 for never, for display; `found_at`: the same moment by the
-    steady clock. `reason`: why the last one was not found."""
+    """Of one collection. `began`: when the first one was injected, by the steady clock; `last_found`: epoch seconds,
+    0.0 for never, for display; `found_at`: the same moment by the steady clock. `reason`: why the last one was not
+    found."""
 
     turn: int = 0
+    began: float = 0.0
     injected: int = 0
     found: int = 0
     last_found: float = 0.0
@@ -181,6 +183,7 @@ class Canaries:
         kind, path, primary, secondary = _PLANTED[state.turn % len(_PLANTED)]
         state.turn += 1
         state.injected += 1
+        state.began = state.began or steady()
         self._reporter.publish(CanaryInjected(collection))
 
         def done(why_not: str) -> None:
@@ -212,8 +215,9 @@ class Canaries:
         return {name: not self._fault(name, route) for name, route in self._watched()}
 
     def status(self) -> dict[str, dict[str, Any]]:
-        """By collection in phase shadow, JSON-able: `working`, `why_not` (empty if it works), and the canary's
-        figures: `injected`, `found`, `last_found` (epoch seconds or None), `within` (seconds)."""
+        """By collection in phase shadow, JSON-able: `working`, `why_not` (empty if it works), `undecided` (that it does
+        not work proves nothing yet: nothing is compared, or too little time has passed), and the canary's figures:
+        `injected`, `found`, `last_found` (epoch seconds or None), `within` (seconds)."""
         return {name: self._row(name, route) for name, route in self._watched()}
 
     def _row(self, collection: str, route: Route) -> dict[str, Any]:
@@ -221,6 +225,7 @@ class Canaries:
         return {
             "working": not fault,
             "why_not": fault,
+            "undecided": bool(fault) and self._is_undecided(state, route),
             "canary": {
                 "injected": state.injected,
                 "found": state.found,
@@ -228,6 +233,11 @@ class Canaries:
                 "within": self._watch.canary_within,
             },
         }
+
+    def _is_undecided(self, state: _State, route: Route) -> bool:
+        if not route.shadow_read or not self._watch.canary_every:
+            return True
+        return not state.last_found and (not state.began or steady() - state.began <= self._watch.canary_within)
 
     def _fault(self, collection: str, route: Route) -> str:
         if not route.shadow_read:

@@ -18,7 +18,8 @@ from shadow.control.members import Member
 from shadow.control.records import Record, Value
 from shadow.control.sqlite import SqliteRecords
 from shadow.errors import ControlError
-from shadow.fleet.guarding import GuardContext, Guarding
+from shadow.fleet.guard_context import GuardContext
+from shadow.fleet.guarding import Guarding
 from shadow.fleet.health_gates import Gate
 from shadow.hooks.hooks import NO_HOOKS, Hooks
 from shadow.hooks.sending import Attempt

@@ -287,6 +287,11 @@ OTHERS: Final[dict[str, tuple[str, Any]]] = {
         '[{"name": "a", "events": ["new_finding"], "command": ["x"]}]',
         (HookSettings(name="a", events=("new_finding",), command=("x",)),),
     ),
+    "flip.watch": ("30m", 1800.0),
+    "flip.take_back": ("false", False),
+    "flip.guards.mismatches": ("0.2%", 0.002),
+    "flip.guards.errors": ("2%", 0.02),
+    "flip.guards.throttled": ("2%", 0.02),
     "docs_url": ("https://d.example.com/docs", "https://d.example.com/docs"),
     "collections": ('{"abc": {"phase": "off"}}', {"abc": CollectionSettings(phase=Phase.OFF)}),
 }

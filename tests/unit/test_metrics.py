@@ -154,6 +154,7 @@ def use(metrics: Metrics) -> None:
     metrics.stuck[StoreName.MONGO]()
     metrics.count(noted(LogEvent.FLIP_DONE, collection="users"))
     metrics.count(noted(LogEvent.RAMP_STEPPED_BACK, collection="users"))
+    metrics.count(noted(LogEvent.FLIP_TAKEN_BACK, collection="users"))
     metrics.count(noted(LogEvent.HOOK_FAILED, hook="pager", on="after_abort"))
     metrics.count(NoiseMeasured("users", Verb.FIND, Verdict.MATCH))
     metrics.count(CanaryInjected("users"))
