@@ -30,6 +30,7 @@ from shadow.cli import (
     status,
     tables,
     verify,
+    watch,
 )
 from shadow.cli.ending import ended
 from shadow.settings.renamed import RenamedSetting
@@ -71,6 +72,7 @@ app.command("backfill")(backfill.backfill)
 app.command("verify")(verify.verify)
 app.command("flip")(flip.flip)
 app.add_typer(ramp.app, name="ramp")
+app.add_typer(watch.app, name="watch")
 app.command("complete")(complete.complete)
 app.add_typer(fleet.app, name="fleet")
 app.add_typer(hooks.app, name="hooks")

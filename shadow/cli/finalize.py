@@ -12,7 +12,8 @@ from shadow.cli.jobs import Collections, JobOptions, Join, Latency, Processes, R
 from shadow.cli.options import AsJson, ConfigFile, print_json
 from shadow.cli.rights import run, tell_lacking
 from shadow.client import Shadow
-from shadow.control import members
+from shadow.control import flip_record, members
+from shadow.fleet.flip import check_unwatched
 from shadow.jobs.finalize import Finalize, may_finalize
 from shadow.jobs.jobs import Job, reasons_of
 from shadow.model.phase import StoreName
@@ -48,6 +49,7 @@ def finalize(
         sides = shadow.admin.sides(name)
         records = shadow.admin.fleet.records
         fleet = await asyncio.to_thread(lambda: members.prune(records, members.members(records)))
+        await asyncio.to_thread(lambda: check_unwatched(records, flip_record.load(records), [name]))
         await may_finalize(sides, store, fleet)
         return Finalize(sides, store, apply=apply)
 

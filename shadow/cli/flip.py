@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from shadow.cli.options import AsJson, ConfigFile, print_json
 from shadow.cli.rehearsal import COLLECTION, rehearse
 from shadow.cli.rights import run
 from shadow.config import Settings, load
+from shadow.config.flips import window_of
 from shadow.control.flip_record import FlipKind
 from shadow.fleet.coordinator import Aborted, Flipped
 from shadow.fleet.flip import FlipPlan, FlipRequest
@@ -22,6 +24,7 @@ from shadow.hooks.hooks import Hooks
 from shadow.jobs.config_file import edited, put_in_file
 from shadow.jobs.target import JobRefused
 from shadow.model.events import Noted
+from shadow.model.guards import WatchPlan
 from shadow.model.phase import StoreName
 from shadow.observe.log import Event as LogEvent
 
@@ -40,6 +43,14 @@ class Echo:
             typer.echo(f"{event.name}: {about['hook']}, for {about['on']}: {about['detail']}", err=True)
 
 
+Watch = Annotated[
+    str | None,
+    typer.Option(
+        help="Watch the guards for this long after the flip (30m), and take it back when one breaks; 0: not at all. "
+        "Default: `flip.watch`."
+    ),
+]
+OnlyTell = Annotated[bool, typer.Option("--only-tell", help="Watch, but only tell when a guard breaks.")]
 Force = Annotated[bool, typer.Option("--force", help="Override closed gates; needs --reason.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the receipt.")]
 
@@ -58,6 +69,8 @@ def flip(
             "and stop there.",
         ),
     ] = False,
+    watch: Watch = None,
+    only_tell: OnlyTell = False,
     force: Force = False,
     reason: Reason = "",
     as_json: AsJson = False,
@@ -65,17 +78,42 @@ def flip(
     """Makes the other store the primary, in all processes at once.
 
     Every process pauses its writes, waits until the secondary has caught up, and switches; or none does. To go back,
-    run the command with the other store. Exit code 0 if it is done (with --dry-run: if it could be done), 1 if gates
-    are closed or a process did not take part, 2 if refused."""
+    run the command with the other store. With --watch, the application's processes watch the guards of `flip.guards`
+    for a time, and take the flip back by themselves when one breaks. Exit code 0 if it is done (with --dry-run: if it
+    could be done), 1 if gates are closed or a process did not take part, 2 if refused."""
     settings = load(config)
     names = _names(settings, collections, every=every)
     kind = FlipKind.REHEARSAL if rehearsal else FlipKind.FLIP
+    asked = _window(watch, only_tell=only_tell, rehearsal=rehearsal)
     with contextlib.closing(control_of(settings)) as records:
         hooks = Hooks(settings.hook_list(), Echo())
         order = FlipRequest(records, kind, names, to, settings.control.heartbeat, settings.limits.drain, hooks)
+        order = dataclasses.replace(order, watch=_plan(order, settings, asked, only_tell=only_tell))
         carry_out(
             order, settings, config, {"primary": str(to)}, dry_run=dry_run, force=force, reason=reason, as_json=as_json
         )
+
+
+def _window(watch: str | None, *, only_tell: bool, rehearsal: bool) -> float | None:
+    """The seconds that were asked for; None: nothing was."""
+    if rehearsal and (watch is not None or only_tell):
+        raise typer.BadParameter("a rehearsal changes nothing, so that there is nothing to watch")
+    if watch is None:
+        return None
+    try:
+        return window_of(watch)
+    except ValueError as error:
+        raise typer.BadParameter(f"--watch {watch}: {error}") from None
+
+
+def _plan(order: FlipRequest, settings: Settings, asked: float | None, *, only_tell: bool) -> WatchPlan | None:
+    """The setting is for the way there: a way back is only watched if that is asked for."""
+    if order.kind is FlipKind.REHEARSAL:
+        return None
+    plan = settings.flip.plan(asked, take_back=False if only_tell else None)
+    if plan is None and only_tell:
+        raise typer.BadParameter("--only-tell needs a window: --watch 30m, or flip.watch in the configuration")
+    return plan if asked is not None or not order.is_way_back() else None
 
 
 def _names(settings: Settings, given: Sequence[str] | None, *, every: bool) -> list[str]:
@@ -110,6 +148,7 @@ def carry_out(
         "forced": force,
         "reason": reason,
         "done": False,
+        "watch": None if order.watch is None else dataclasses.asdict(order.watch),
     }
     if dry_run or (outlook.closed and not force):
         report |= {"steps": outlook.steps(order), "diff": _diff(order, path, values)}
@@ -193,6 +232,11 @@ def _tell(report: Mapping[str, Any], *, dry_run: bool, as_json: bool) -> None:
         return
     held = max(report["held_seconds"].values(), default=0.0) * 1000
     typer.echo(f"{names}: {_outcome(report)}; writes were paused for at most {held:.0f} ms")
+    if report.get("watch"):
+        back = "is taken back by itself" if report["watch"]["take_back"] else "is reported"
+        typer.echo(
+            f"it is watched for {report['watch']['seconds']:g} s, and {back} when a guard breaks: shadow watch list"
+        )
     if report["file"]:
         typer.echo(f"note: {report['file']}")
 

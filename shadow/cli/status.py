@@ -14,6 +14,7 @@ from shadow.cli.latency import show as show_latency
 from shadow.cli.options import AsJson, print_json
 from shadow.cli.ramp import show as show_ramps
 from shadow.cli.remote import Url, ask
+from shadow.cli.watch import show as show_watches
 from shadow.fleet.health_gates import Gate, Readiness
 from shadow.fleet.status import JournalStatus, ProcessStatus, StoreStatus, of_json
 
@@ -90,6 +91,7 @@ def _show(status: ProcessStatus, *, every_gate: bool, details: bool = False) -> 
         _show_gates(console, readiness.gates)
     if status.fleet.get("ramps"):
         show_ramps(console, status.fleet["ramps"])
+    show_watches(console, status.fleet.get("watches", ()))
     totals = status.totals
     verdicts = ", ".join(f"{count} {name}" for name, count in totals["verdicts"].items() if count) or "none yet"
     console.print(f"stores: {', '.join(_store(name, each) for name, each in status.stores.items())}")

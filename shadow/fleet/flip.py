@@ -7,6 +7,7 @@ other hosts may be updated later: they count again once all of them name the new
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,6 +58,12 @@ class FlipRequest:
         more = more_gates(self.records, seen.placed, self.names)
         gates = [gate for name in self.names for gate in self._gates(name, rows, silent, seen.placed[name], more)]
         return FlipPlan(seen, rows, gates)
+
+    def is_way_back(self) -> bool:
+        """Whether one of the collections goes back to a store that has had every write since. Does I/O; raises
+        `ControlError`."""
+        seen = routing.load(self.records)
+        return any(is_way_back(seen.placed.get(name), self.to) for name in self.names)
 
     def _check(self, seen: Routing) -> None:
         for name in self.names:
@@ -121,6 +128,7 @@ class FlipRequest:
             "gates": [[gate.collection, gate.name, gate.ok, gate.said] for gate in outlook.gates],
             "processes": [row.name for row in outlook.rows],
             "epochs": epochs,
+            "watch": None if self.watch is None else dataclasses.asdict(self.watch),
             **more,
         }
         receipts.file(self.records, REHEARSAL if self.kind is FlipKind.REHEARSAL else str(self.kind), body)

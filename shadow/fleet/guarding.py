@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from shadow.control import flip_record, guard_record, members, receipts
 from shadow.control.flip_record import Routing
-from shadow.control.guard_record import GuardRecord, Move, Ramp, open_windows
+from shadow.control.guard_record import GuardRecord, Move, Ramp
 from shadow.control.members import Member
 from shadow.errors import ControlError
 from shadow.fleet import ramp as ramps
@@ -288,10 +288,7 @@ class Guarding:
 
     def windows(self, routing: Routing) -> list[dict[str, Any]]:
         """The watch windows of flips, the newest first, those that are over last. Does I/O; raises `ControlError`."""
-        seen = guard_record.load(self._records)
-        every = {**seen.watches, **open_windows(routing, seen)}
-        found = sorted(every.values(), key=lambda each: (each.state.over, -each.since))
-        return [watch.described(each, time.time()) for each in found]
+        return watch.listed(routing, guard_record.load(self._records), time.time())
 
 
 def _event(move: Move) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from shadow.control.flip_record import Routing
-from shadow.control.guard_record import GuardRecord, Move, WatchState, WatchWindow
+from shadow.control.guard_record import GuardRecord, Move, WatchState, WatchWindow, open_windows
 from shadow.fleet.guards import Guard
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "ended",
     "judged",
     "left_alone",
-    "named",
+    "listed",
     "not_taken_back",
     "opened",
     "pruned",
@@ -188,6 +188,8 @@ def described(window: WatchWindow, now: float) -> dict[str, Any]:
     }
 
 
-def named(window: WatchWindow) -> str:
-    """For people."""
-    return f"the watch window of {', '.join(window.collections)} on {window.to}"
+def listed(seen: Routing, record: GuardRecord, now: float) -> list[dict[str, Any]]:
+    """Every window as `described`, the newest first, those that are over last."""
+    every = {**record.watches, **open_windows(seen, record)}
+    found = sorted(every.values(), key=lambda each: (each.state.over, -each.since))
+    return [described(each, now) for each in found]

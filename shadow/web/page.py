@@ -15,6 +15,8 @@ from shadow.web.plot import plot
 __all__ = ["live", "page"]
 
 _MARKS: Final = {True: "✓", False: "✗"}
+_WATCHES: Final = 5
+"""Watch windows that are shown."""
 
 HELP: Final = {
     "collections": ("concepts", "phases"),
@@ -172,7 +174,7 @@ def _fleet(fleet: Mapping[str, Any]) -> Markup:
     ]
     head = ["Process", "Collection", "Primary", "Phase", "Its file asks for", "Alike"]
     table = _table(head, rows, caption="The processes of the fleet, as they report", empty="None is registered.")
-    table = join((table, _ramps(fleet.get("ramps", ()))))
+    table = join((table, _ramps(fleet.get("ramps", ())), _watches(fleet.get("watches", ()))))
     flip = fleet.get("flip")
     if flip is None:
         return table
@@ -194,6 +196,23 @@ def _ramps(found: Iterable[Mapping[str, Any]]) -> Markup:
         return join(())
     head = ["Collection", "Store", "Share of the reads", "Next step", "State", "Waits for, or stopped because"]
     return _table(head, rows, caption="Ramps of reads", empty="None.")
+
+
+def _watches(found: Iterable[Mapping[str, Any]]) -> Markup:
+    """The watch windows of flips with the figures of their guards; of those that are over the last ones."""
+    rows: list[list[Child]] = []
+    for each in [*found][:_WATCHES]:
+        until = "-" if each["ends_at"] is None else _moment(each["ends_at"])
+        if not each["open"]:
+            until = _moment(each["ended"])
+        state = each["state"].replace("_", " ") + ("" if each["takes_back"] else ", told only")
+        figures = "; ".join(f"{name}: {said}" for name, said in each["guards"].items()) if each["open"] else ""
+        rows.append([", ".join(each["collections"]), each["to"], state, until, figures or "-"])
+        rows[-1].append("; ".join(said for said in (each["reason"], each["waits"]) if said) or "-")
+    if not rows:
+        return join(())
+    head = ["Collections", "Flipped to", "State", "Until", "Guards", "Reason, or what is not known"]
+    return _table(head, rows, caption="Watch windows of flips", empty="None.")
 
 
 def _apart(differs: bool) -> Markup:

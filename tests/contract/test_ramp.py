@@ -13,12 +13,13 @@ from typing import Any, Final
 import pytest
 
 from shadow.control import guard_record, receipts
+from shadow.control.flip_record import Routing
 from shadow.control.guard_record import RampState
 from shadow.control.members import Member
 from shadow.control.records import Record, Value
 from shadow.control.sqlite import SqliteRecords
 from shadow.errors import ControlError
-from shadow.fleet.guard_context import GuardContext
+from shadow.fleet.guard_context import GuardContext, TakeBack
 from shadow.fleet.guarding import Guarding
 from shadow.fleet.health_gates import Gate
 from shadow.hooks.hooks import NO_HOOKS, Hooks
@@ -72,8 +73,17 @@ class Store(SqliteRecords):
 class Process:
     """A process of the application as the control store sees it, with the product's own part that guards."""
 
-    def __init__(self, records: Store, name: str, clock: Clock, plan: RampPlan = PLAN, hooks: Hooks = NO_HOOKS) -> None:
+    def __init__(
+        self,
+        records: Store,
+        name: str,
+        clock: Clock,
+        plan: RampPlan = PLAN,
+        hooks: Hooks = NO_HOOKS,
+        take_back: TakeBack = lambda window, names: "not in this test",
+    ) -> None:
         self.closed: list[str] = []
+        self.routing = Routing()
         self.records = records
         self.clock = clock
         self.name = name
@@ -96,6 +106,8 @@ class Process:
                 hooks=hooks,
                 gates=lambda rows: [Gate("users", name, name not in self.closed, "a figure") for name in "abc"],
                 clock=clock,
+                routing=lambda: self.routing,
+                take_back=take_back,
             ),
             {"users": {DYNAMO: plan}},
         )
