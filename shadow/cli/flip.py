@@ -107,13 +107,13 @@ def _window(watch: str | None, *, only_tell: bool, rehearsal: bool) -> float | N
 
 
 def _plan(order: FlipRequest, settings: Settings, asked: float | None, *, only_tell: bool) -> WatchPlan | None:
-    """The setting is for the way there: a way back is only watched if that is asked for."""
+    """The setting is for flips to DynamoDB: a way back is only watched if that is asked for."""
     if order.kind is FlipKind.REHEARSAL:
         return None
     plan = settings.flip.plan(asked, take_back=False if only_tell else None)
     if plan is None and only_tell:
         raise typer.BadParameter("--only-tell needs a window: --watch 30m, or flip.watch in the configuration")
-    return plan if asked is not None or not order.is_way_back() else None
+    return plan if asked is not None or order.to is StoreName.DYNAMO else None
 
 
 def _names(settings: Settings, given: Sequence[str] | None, *, every: bool) -> list[str]:

@@ -145,7 +145,8 @@ class RouteRecord:
 @dataclass(frozen=True, slots=True)
 class Flip:
     """`to`: the primary of each collection afterwards. `said`: why it was aborted, for people. `watch`: the window in
-    which it is watched afterwards."""
+    which it is watched afterwards; `takes_back`: it takes a flip back because of what was seen of it, so that to make
+    that one again is no way back, and needs every gate."""
 
     id: str
     kind: FlipKind
@@ -155,6 +156,7 @@ class Flip:
     reason: str = ""
     said: str = ""
     watch: WatchPlan | None = None
+    takes_back: bool = False
 
     def moved(self, state: FlipState, said: str = "") -> Flip:
         assert state in MOVES[self.state], f"a flip that is {self.state} cannot be {state}"
@@ -196,6 +198,8 @@ class Routing:
         placed = dict(self.placed)
         for name, to in flip.to.items():
             placed[name] = _after(placed[name], flip.kind, to, now, spent=spent)
+            if flip.takes_back:
+                placed[name] = dataclasses.replace(placed[name], previous=None)
         watched = [each for each in self.watched if each.left(placed)]
         if flip.watch is not None and flip.kind is FlipKind.FLIP:
             (to,) = set(flip.to.values())
@@ -248,7 +252,8 @@ def _encoded(routing: Routing) -> dict[str, Any]:
 def _flip_row(flip: Flip) -> dict[str, Any]:
     # Names of collections hold dots, which not every store takes in names of fields.
     row = {**{name: getattr(flip, name) for name in _FLIP}, "to": [[name, str(to)] for name, to in flip.to.items()]}
-    return row if flip.watch is None else {**row, "watch": dataclasses.asdict(flip.watch)}
+    watch = None if flip.watch is None else dataclasses.asdict(flip.watch)
+    return {**row, "watch": watch, "takes_back": flip.takes_back}
 
 
 _DUAL: Final = ("writing", "dual", "mark")
@@ -293,6 +298,7 @@ def _decoded(value: Mapping[str, Any], revision: str) -> Routing:
             row["reason"],
             row["said"],
             plan_of(row["watch"]) if row.get("watch") else None,
+            bool(row.get("takes_back", False)),
         )
     watched = tuple(_watched_of(each) for each in value.get("watched", ()))
     return Routing(placed, flip, revision, value.get("fence", 0), watched)

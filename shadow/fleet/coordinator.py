@@ -83,13 +83,14 @@ def make_flip(
     epochs: Mapping[str, str] | None = None,
     watch: WatchPlan | None = None,
     at: Mapping[str, int] = MappingProxyType({}),
+    takes_back: bool = False,
 ) -> Flipped:
     """Blocks until it is made or aborted. `heartbeat`: seconds within which a process sees a flip; `limit`: seconds
     for which writes may be paused; `spent`: files may still name the old primary; `epochs`: the epochs of dual
     writes in which the gates were open, by collection; None: they do not matter. `watch`: the window in which it is
-    watched afterwards; `at`: the epochs of the routes that it is decided upon. Raises `Aborted` if it did not begin,
-    and `ControlError` if the control store cannot tell the result."""
-    flip = Flip(fresh_id(), kind, FlipState.ANNOUNCED, to, by, reason, watch=watch)
+    watched afterwards; `at`: the epochs of the routes that it is decided upon; `takes_back`: see `Flip`. Raises
+    `Aborted` if it did not begin, and `ControlError` if the control store cannot tell the result."""
+    flip = Flip(fresh_id(), kind, FlipState.ANNOUNCED, to, by, reason, watch=watch, takes_back=takes_back)
     made = _Making(records, flip, heartbeat, limit, step)
     return made.run(spent=spent, epochs=epochs or {}, at=at)
 

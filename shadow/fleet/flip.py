@@ -36,8 +36,8 @@ __all__ = ["FlipPlan", "FlipRequest", "check_unwatched"]
 @dataclass(frozen=True)
 class FlipRequest:
     """A flip, completion or rehearsal of some collections. For a completion, `to` is the store that stays. `watch`: the
-    window in which a flip is watched; `at`: the epochs of the routes that it is decided upon. Does I/O; raises
-    `JobRefused` where it is not possible in the current state, `ControlError`."""
+    window in which a flip is watched; `at`: the epochs of the routes that it is decided upon; `takes_back`: see `Flip`.
+    Does I/O; raises `JobRefused` where it is not possible in the current state, `ControlError`."""
 
     records: Records
     kind: FlipKind
@@ -48,6 +48,7 @@ class FlipRequest:
     hooks: Hooks = NO_HOOKS
     watch: WatchPlan | None = None
     at: Mapping[str, int] = field(default_factory=dict)
+    takes_back: bool = False
 
     def look(self) -> FlipPlan:
         """Reads the state of the fleet and the gates."""
@@ -58,12 +59,6 @@ class FlipRequest:
         more = more_gates(self.records, seen.placed, self.names)
         gates = [gate for name in self.names for gate in self._gates(name, rows, silent, seen.placed[name], more)]
         return FlipPlan(seen, rows, gates)
-
-    def is_way_back(self) -> bool:
-        """Whether one of the collections goes back to a store that has had every write since. Does I/O; raises
-        `ControlError`."""
-        seen = routing.load(self.records)
-        return any(is_way_back(seen.placed.get(name), self.to) for name in self.names)
 
     def _check(self, seen: Routing) -> None:
         for name in self.names:
@@ -162,6 +157,7 @@ class FlipRequest:
                 epochs=epochs,
                 watch=self.watch,
                 at=self.at,
+                takes_back=self.takes_back,
             )
         except Aborted as why:
             self.hooks.send(HookEvent.AFTER_ABORT, {**about, "said": str(why)})

@@ -156,7 +156,7 @@ def _slower_of_both(counted: Sequence[GuardHealth], limits: GuardLimits) -> Guar
         return Guard("slower", True, "switched off")
     found = {
         "reads": _slower(_times(counted, "paired_times"), _times(counted, "paired_secondary_times"), limits),
-        "writes": _slower(_times(counted, "write_times"), _times(counted, "secondary_write_times"), limits),
+        "writes": _slower(_times(counted, "single_writes"), _times(counted, "secondary_single_writes"), limits),
     }
     said = "; ".join(f"{kind}: {each.said}" for kind, each in found.items())
     states = {each.holds for each in found.values()}

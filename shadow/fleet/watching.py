@@ -67,7 +67,9 @@ class Watching:
                 if name in routes and routes[name].epoch == epoch:
                     found.add(name)
                     seconds = each.plan.limits.window
-                    self._context.windows.follow(name, plan=_PREFIX + each.flip, number=epoch, seconds=seconds)
+                    self._context.windows.follow(
+                        name, plan=_PREFIX + each.flip, number=epoch, seconds=seconds, primary=each.to
+                    )
         return found
 
     # --- the process that decides -----------------------------------------------------------------------------------

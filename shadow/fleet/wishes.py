@@ -25,7 +25,7 @@ from shadow.fleet.context import FleetContext
 from shadow.fleet.coordinator import Aborted, Flipped
 from shadow.fleet.flip import FlipPlan, FlipRequest
 from shadow.fleet.gaps import Gaps
-from shadow.fleet.gates import fleet_gates, is_way_back, more_gates
+from shadow.fleet.gates import fleet_gates, more_gates
 from shadow.fleet.guard_context import GuardContext, Plans
 from shadow.fleet.guarding import Guarding
 from shadow.fleet.health_gates import Gate
@@ -277,19 +277,22 @@ class Wishes(Gaps):
         await self.participant.settled()
         return "" if flipped.done else flipped.said
 
-    def _request(
-        self, names: Sequence[str], to: StoreName, at: Mapping[str, int] = MappingProxyType({})
-    ) -> FlipRequest:
-        """By itself, a way back is not watched: it would be the way forward again when a guard breaks."""
-        placed = self.participant.routing.placed
-        watch = None if any(is_way_back(placed.get(name), to) for name in names) else self._watch
+    def _request(self, names: Sequence[str], to: StoreName) -> FlipRequest:
+        """Only flips to DynamoDB are watched by themselves: a difference would take a way back to where it came
+        from."""
+        watch = self._watch if to is StoreName.DYNAMO else None
         drain = self._parts.limits.drain
-        return FlipRequest(self.records, FlipKind.FLIP, names, to, self._heartbeat, drain, self._hooks, watch, at)
+        return FlipRequest(self.records, FlipKind.FLIP, names, to, self._heartbeat, drain, self._hooks, watch)
 
     def _take_back(self, window: WatchWindow, names: Sequence[str]) -> str:
         """Takes the flip of a watch window back, if nobody has flipped these since. Blocks; returns why it could not,
         or "". Raises `ControlError`."""
-        order = self._request(names, window.to.other, {name: window.epochs[name] for name in names})
+        order = dataclasses.replace(
+            self._request(names, window.to.other),
+            watch=None,
+            takes_back=True,
+            at={name: window.epochs[name] for name in names},
+        )
         who = this_process()
         try:
             outlook = order.look()

@@ -102,6 +102,8 @@ class ReadTimed:
     asked: Read
     primary_seconds: float
     secondary_seconds: float
+    primary: StoreName | None = None
+    """The store that was the primary then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,9 +165,9 @@ class GuardHealth:
     paired_times: tuple[int, ...] = field(default=(), metadata={"optional": True})
     """By bucket: reads that both stores were asked, as the primary took for them, and then as the secondary did."""
     paired_secondary_times: tuple[int, ...] = field(default=(), metadata={"optional": True})
-    write_times: tuple[int, ...] = field(default=(), metadata={"optional": True})
+    single_writes: tuple[int, ...] = field(default=(), metadata={"optional": True})
     """Likewise writes of one document."""
-    secondary_write_times: tuple[int, ...] = field(default=(), metadata={"optional": True})
+    secondary_single_writes: tuple[int, ...] = field(default=(), metadata={"optional": True})
 
 
 @dataclass(frozen=True, slots=True)

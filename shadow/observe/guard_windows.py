@@ -62,8 +62,8 @@ class _Slot:
     secondary_times: list[int] = field(default_factory=_zeros)
     paired_times: list[int] = field(default_factory=_zeros)
     paired_secondary_times: list[int] = field(default_factory=_zeros)
-    write_times: list[int] = field(default_factory=_zeros)
-    secondary_write_times: list[int] = field(default_factory=_zeros)
+    single_writes: list[int] = field(default_factory=_zeros)
+    secondary_single_writes: list[int] = field(default_factory=_zeros)
 
 
 _COUNTS: Final = (
@@ -71,17 +71,22 @@ _COUNTS: Final = (
     "throttled", "followed", "followed_failed",
 )  # fmt: skip
 _TIMES: Final = (
-    "routed_times", "primary_times", "secondary_times", "paired_times", "paired_secondary_times", "write_times",
-    "secondary_write_times",
+    "routed_times", "primary_times", "secondary_times", "paired_times", "paired_secondary_times", "single_writes",
+    "secondary_single_writes",
 )  # fmt: skip
 
 
 class _Window:
-    def __init__(self, plan: str, number: int, seconds: float) -> None:
+    def __init__(self, plan: str, number: int, seconds: float, primary: StoreName | None) -> None:
         self.plan = plan
         self.number = number
+        self._primary = primary
         self._step = seconds / _SLOTS
         self._slots: deque[_Slot] = deque(maxlen=_SLOTS)
+
+    def counts(self, store: StoreName | None, role: Role) -> bool:
+        """Whether the store has this role, as far as it is known: what began before a flip may end after it."""
+        return self._primary is None or store is None or (store is self._primary) is (role is Role.PRIMARY)
 
     def slot(self, now: float) -> _Slot:
         number = int(now // self._step)
@@ -107,12 +112,15 @@ class GuardWindows:
         self._lock = threading.Lock()
         self._windows: dict[str, _Window] = {}
 
-    def follow(self, collection: str, *, plan: str, number: int, seconds: float) -> None:
-        """Counts the last `seconds` of a collection. With another `plan` or `number` than before, from zero."""
+    def follow(
+        self, collection: str, *, plan: str, number: int, seconds: float, primary: StoreName | None = None
+    ) -> None:
+        """Counts the last `seconds` of a collection. With another `plan` or `number` than before, from zero. With
+        `primary`, only what was asked of the stores in these roles."""
         with self._lock:
             window = self._windows.get(collection)
             if window is None or (window.plan, window.number) != (plan, number):
-                self._windows[collection] = _Window(plan, number, seconds)
+                self._windows[collection] = _Window(plan, number, seconds, primary)
 
     def drop(self, collection: str) -> None:
         with self._lock:
@@ -147,7 +155,7 @@ class GuardWindows:
                 for each in self._windows.values():
                     each.slot(self._now()).requests += event.count
             window = self._windows.get(event.collection)
-            if window is None:
+            if window is None or not window.counts(event.store, event.role):
                 return
             slot, failed = window.slot(self._now()), event.outcome is Outcome.UNKNOWN
             is_primary = event.role is Role.PRIMARY
@@ -158,7 +166,7 @@ class GuardWindows:
                 slot.followed += event.count
                 slot.followed_failed += event.count * failed
             if event.verb in SINGLE_WRITES and event.outcome is Outcome.ACKED:
-                times = slot.write_times if is_primary else slot.secondary_write_times
+                times = slot.single_writes if is_primary else slot.secondary_single_writes
                 times[bucket_of(event.seconds)] += event.count
             if event.verb in READS and event.outcome is not Outcome.REFUSED:
                 times = slot.primary_times if is_primary else slot.secondary_times
@@ -177,7 +185,7 @@ class GuardWindows:
 
     def _timed(self, event: ReadTimed) -> None:
         window = self._windows.get(event.collection)
-        if window is not None:
+        if window is not None and window.counts(event.primary, Role.PRIMARY):
             with self._lock:
                 slot = window.slot(self._now())
                 slot.paired_times[bucket_of(event.primary_seconds)] += 1

@@ -150,7 +150,8 @@ async def _answer(
             # One that was given up on took at least as long; an error says nothing about how long an answer takes.
             answered = outcome is Outcome.ACKED or seconds >= deadline
             if read.seconds is not None and answered and not again:
-                read.sides.reporter.publish(ReadTimed(read.collection, read.asked, read.seconds, seconds))
+                primary = read.sides.primary.name
+                read.sides.reporter.publish(ReadTimed(read.collection, read.asked, read.seconds, seconds, primary))
 
 
 async def image(read: ShadowRead, role: Role, key: Key) -> Image:

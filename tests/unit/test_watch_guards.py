@@ -15,7 +15,7 @@ from shadow.fleet.guards import Guard, watch_guards
 from shadow.fleet.watch import described, judged, left_alone, not_taken_back, pruned
 from shadow.model.events import ComparisonFinished, NoiseMeasured, OperationFinished, ReadTimed
 from shadow.model.guards import GuardLimits, WatchPlan
-from shadow.model.health import CollectionHealth, ComparisonHealth, GuardHealth, SecondaryHealth
+from shadow.model.health import _SECTIONS, CollectionHealth, ComparisonHealth, GuardHealth, SecondaryHealth
 from shadow.model.operation import Query, Verb
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Role, StoreName
@@ -126,20 +126,44 @@ def test_unknown_is_neither_good_nor_broken() -> None:
         assert states(health(figures()), health(other)) == {**WELL, "processes": None}
     assert states()["processes"] is None
     few = dataclasses.replace(
-        figures(failed=10, slow_reads=100, slow_writes=100), asked=49, matched=49, paired_times=(49,), write_times=(49,)
+        figures(failed=10, slow_reads=100, slow_writes=100),
+        asked=49,
+        matched=49,
+        paired_times=(49,),
+        single_writes=(49,),
     )
     assert states(health(few)) == {**WELL, "mismatches": None, "errors": None, "slower": None}
     # One of reads and writes is enough.
-    assert states(health(dataclasses.replace(figures(), write_times=(), secondary_write_times=()))) == WELL
+    assert states(health(dataclasses.replace(figures(), single_writes=(), secondary_single_writes=()))) == WELL
 
 
 def test_the_figures_survive_the_control_store_and_those_of_an_older_version_count_as_far_as_they_go() -> None:
     whole = health(figures(failed=3), works=False, undecided=True)
     assert CollectionHealth.of_record(whole.record()) == whole
-    old = {name: each for name, each in whole.record().items() if name not in ("paired_times", "write_times")}
+    old = {name: each for name, each in whole.record().items() if name not in ("paired_times", "single_writes")}
     assert CollectionHealth.of_record(old).guards is not None
     assert states(CollectionHealth.of_record(old))["slower"] is None
     assert states(CollectionHealth.of_record(old), whole)["slower"] is True
+
+
+def test_what_began_before_the_flip_and_ends_after_it_is_not_counted() -> None:
+    metrics = Metrics(["users"])
+    metrics.guards.follow("users", plan=WINDOW, number=EPOCH, seconds=1000.0, primary=DYNAMO)
+    traffic(metrics)
+    before = metrics.guards.of("users")
+    for store, role in ((MONGO, Role.PRIMARY), (DYNAMO, Role.SECONDARY)):
+        metrics.count(OperationFinished("users", Verb.UPDATE_ONE, store, role, Outcome.UNKNOWN, 9.0))
+    metrics.count(ReadTimed("users", FindOne(Query(filter={"_id": 1}, limit=1)), 9.0, 9.0, MONGO))
+    after = metrics.guards.of("users")
+    assert before is not None
+    assert after is not None
+    assert dataclasses.replace(after, requests=before.requests) == before
+
+
+def test_no_two_sections_have_a_field_of_the_same_name() -> None:
+    """All of them are in one flat object."""
+    names = [each.name for kind in _SECTIONS.values() for each in dataclasses.fields(kind)]
+    assert len(names) == len(set(names))
 
 
 # --- a round -----------------------------------------------------------------------------------------------------
@@ -251,6 +275,11 @@ def test_the_write_that_decides_a_flip_opens_its_window_and_a_later_flip_ends_it
     assert now.watched[0].left(now.placed) == ["a.b"]
     now = committed(now, "i", MONGO, "a.b", watch=None)
     assert now.watched == ()
+    taken = Flip("t", FlipKind.FLIP, FlipState.HOLDING, {"c": MONGO}, takes_back=True)
+    placed = dataclasses.replace(now, flip=taken).committed(8.0, spent=True)
+    assert flip_record._decoded(flip_record._encoded(placed), placed.revision) == placed
+    assert placed.placed["c"].previous is None, "to make it again needs every gate"
+    assert now.placed["a.b"].previous is DYNAMO
     rehearsed = Flip("r", FlipKind.REOPEN, FlipState.HOLDING, {"c": DYNAMO}, watch=PLAN)
     assert dataclasses.replace(now, flip=rehearsed).committed(8.0, spent=True).watched == ()
 
