@@ -10,11 +10,13 @@ from pymongo.errors import OperationFailure
 
 from shadow.model.operation import Hit, Query
 from shadow.model.reads import Aggregate, Count, Distinct
+from shadow.model.server_options import given_in, sending
 from shadow.model.version import Document
 from shadow.mongoql.failures import failure
 from shadow.surface.arguments import Arguments
 from shadow.surface.collection_base import CollectionBase
 from shadow.surface.cursor import Cursor, DocumentCursor
+from shadow.surface.hints import counted_by
 from shadow.surface.stamping import hidden_in
 from shadow.surface.verb_options import check_modify
 
@@ -77,8 +79,10 @@ class ReadVerbs(CollectionBase):
 
     async def estimated_document_count(self, **options: Any) -> int:
         """How many documents there are. Counted exactly, without tombstones."""
-        self._take.refuse("estimated_document_count", options)
-        return int(await self._router.answer(self._name, Count({}, estimated=True)))
+        given = counted_by(options)
+        take = self._door("estimated_document_count", given)
+        with sending(given_in(given)):
+            return int(await self._router.answer(self._name, Count({}, estimated=True, mongo_only=take.mongo_only)))
 
     async def distinct(self, key: str, filter: Mapping[str, Any] | None = None, **options: Any) -> list[Any]:
         """The distinct values at a dotted path; arrays are unwound."""
@@ -102,6 +106,7 @@ class ReadVerbs(CollectionBase):
 
         async def documents() -> list[Document]:
             with self._traced("aggregate", (pipeline,)):
+                await self._check_hint("aggregate", options.get("hint"))
                 return list(await self._router.answer(self._name, wanted))
 
         return DocumentCursor(self, documents, self._present)

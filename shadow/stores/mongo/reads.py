@@ -141,7 +141,7 @@ class MongoReads(MongoAccess):
                 return await self._aggregated(collection, pipeline, options)
 
     async def count(self, collection: str, filter: Document, skip: int = 0, limit: int = 0, **more: Any) -> int:
-        options = sent_with("count_documents")
+        options = {name: value for name, value in sent_with("count_documents").items() if value != {}}
         options |= {name: value for name, value in (("skip", skip), ("limit", limit)) if value}
         filter, collation = uncollated(filter)
         if collation:
