@@ -18,11 +18,17 @@ DOCUMENTS: Final = 12
 """Each is looked for by itself: by chance none of the looks would come to the member that lags."""
 
 
+@pytest.fixture(scope="module")
+def replica_set(own_replica_set: ReplicaSet) -> ReplicaSet:
+    """Nobody else's, for a member of it lags."""
+    return own_replica_set
+
+
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
 async def test_writes_look_their_documents_up_where_they_are_written(
-    own_replica_set: ReplicaSet, dynamodb_local_url: str, fresh_name: str, tmp_path: Path, driver: str
+    replica_set: ReplicaSet, dynamodb_local_url: str, fresh_name: str, tmp_path: Path, driver: str
 ) -> None:
-    url = f"{own_replica_set.url}&readPreference=secondaryPreferred"
+    url = f"{replica_set.url}&readPreference=secondaryPreferred"
     settings = settings_for(
         tmp_path, url, dynamodb_local_url, fresh_name, ["things"], phase=Phase.DUAL_WRITE, driver=driver
     )
@@ -31,8 +37,8 @@ async def test_writes_look_their_documents_up_where_they_are_written(
         await shadow.prepare()
         things = shadow["things"]
         await things.insert_one({"_id": "before"})
-        own_replica_set.wait_until_whole()
-        with own_replica_set.lagging(own_replica_set.secondaries()[0]):
+        replica_set.wait_until_whole()
+        with replica_set.lagging(replica_set.secondaries()[0]):
             await things.insert_many([{"_id": n, "k": n, "n": 0} for n in range(DOCUMENTS)])
             for n in range(DOCUMENTS):
                 assert (await things.update_one({"k": n}, {"$set": {"n": 1}})).matched_count == 1
@@ -51,15 +57,15 @@ QUICK: Final = Limits(recover_every=0.05, settle=0.05, minimum_age=0.3, index_ag
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
 @pytest.mark.parametrize("primary", list(StoreName))
 async def test_what_a_lagging_member_answers_is_never_a_mismatch(
-    own_replica_set: ReplicaSet,
+    replica_set: ReplicaSet,
     dynamodb_local_url: str,
     fresh_name: str,
     tmp_path: Path,
     driver: str,
     primary: StoreName,
 ) -> None:
-    behind = own_replica_set.secondaries()[0]
-    url = f"{own_replica_set.url}&readPreference=secondary&readPreferenceTags={own_replica_set.tag_of(behind)}:yes"
+    behind = replica_set.secondaries()[0]
+    url = f"{replica_set.url}&readPreference=secondary&readPreferenceTags={replica_set.tag_of(behind)}:yes"
     settings = settings_for(
         tmp_path, url, dynamodb_local_url, fresh_name, ["things"], primary=primary, driver=driver, limits=QUICK
     )
@@ -68,8 +74,8 @@ async def test_what_a_lagging_member_answers_is_never_a_mismatch(
         things = shadow["things"]
         await things.insert_many([{"_id": n, "n": 0} for n in range(4)])
         assert await shadow.settled(90)
-        own_replica_set.wait_until_whole()
-        with own_replica_set.lagging(behind):
+        replica_set.wait_until_whole()
+        with replica_set.lagging(behind):
             await things.update_one({"_id": 1}, {"$set": {"n": 1}})
             await things.insert_one({"_id": 9, "n": 9})
             await things.delete_one({"_id": 2})

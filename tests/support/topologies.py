@@ -202,6 +202,19 @@ class Members:
         """The tag that no other member has."""
         return f"m{self._members.index(member)}"
 
+    def wait_until_whole(self) -> None:
+        """Returns when one member is primary, the others follow it, and nobody is behind."""
+        self._wait("the set is not whole", self._whole)
+
+    def _whole(self) -> bool:
+        with self._client(self.primary) as client:
+            members = client.admin.command("replSetGetStatus")["members"]
+        states = sorted(each["stateStr"] for each in members)
+        return states == ["PRIMARY", "SECONDARY", "SECONDARY"] and len({each["optime"]["t"] for each in members}) == 1
+
+    def _client(self, member: _Member) -> Client:
+        return Client(member.url, serverSelectionTimeoutMS=5000)
+
     def _wait(self, what: str, condition: Callable[[], bool]) -> None:
         end = time.monotonic() + self._start_seconds
         while True:
@@ -284,21 +297,8 @@ class ReplicaSet(Members, ServerProcess):
     def running(self) -> bool:
         return all(each.running for each in self._members)
 
-    def wait_until_whole(self) -> None:
-        """Returns when one member is primary, the others follow it, and nobody is behind."""
-        self._wait("the set is not whole", self._whole)
-
-    def _whole(self) -> bool:
-        with self._client(self.primary) as client:
-            members = client.admin.command("replSetGetStatus")["members"]
-        states = sorted(each["stateStr"] for each in members)
-        return states == ["PRIMARY", "SECONDARY", "SECONDARY"] and len({each["optime"]["t"] for each in members}) == 1
-
     def _asked(self) -> list[_Member]:
         return [each for each in self._members if each.running and each not in self._paused]
-
-    def _client(self, member: _Member) -> Client:
-        return Client(member.url, serverSelectionTimeoutMS=5000)
 
     # --- what happens to a set ----------------------------------------------------------------------------------
 
