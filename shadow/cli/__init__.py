@@ -22,6 +22,7 @@ from shadow.cli import (
     flip,
     hooks,
     jobs,
+    jobs_failed,
     journal,
     old_spellings,
     ramp,
@@ -77,6 +78,7 @@ app.command("finalize")(finalize.finalize)
 app.add_typer(repair_plan.app, name="repair")
 repair_plan.app.command(old_spellings.HIDDEN, hidden=True)(old_spellings.journal)
 app.add_typer(jobs.app, name="jobs")
+jobs.app.command("failed")(jobs_failed.failed)
 app.add_typer(tables.app, name="tables")
 app.add_typer(config.app, name="config")
 app.command("docs")(docs.docs)
