@@ -32,7 +32,7 @@ from shadow.model.verdict import Bypass
 from shadow.model.version import Image, Tombstone, Version
 from shadow.mongoql.expiry import has_expired
 from shadow.observe.log import Event
-from shadow.stores.past import HistoryLost, PastPage, PastWrite, Streaming
+from shadow.stores.past import BEGUN, TOO_OLD, HistoryLost, PastPage, PastWrite, Streaming
 from shadow.stores.within import within
 from shadow.writes.context import LoopContext
 from shadow.writes.replicator import Replicator
@@ -43,8 +43,6 @@ _LOOKS: Final = 6
 """How often both stores are asked about a change that may be shadow's own; then it counts as one past it."""
 _SILENT: Final = 10.0
 """Heartbeats, of a second at least, after which a silent relay is replaced."""
-_TOO_OLD: Final = "the stream no longer has what happened after the last position"
-_BEGUN: Final = "relaying began: what was written past shadow before is not known"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +119,7 @@ class Relay:
     async def _follow(self, turn: Callable[[], None]) -> None:
         """Returns when another process has the seat, or when the stream has ended."""
         cursor = self._seat.value.get("cursor")
-        unknown = (self._seat.value.get("lost") or _BEGUN) if cursor is None else ""
+        unknown = (self._seat.value.get("lost") or BEGUN) if cursor is None else ""
         try:
             async with aclosing(self._source.past_writes(cursor)) as pages:  # type: ignore[type-var]
                 async for page in pages:
@@ -134,7 +132,7 @@ class Relay:
                         return
         except HistoryLost:
             # Noted before anything is relayed again, so that it is not forgotten with this process.
-            await asyncio.to_thread(self._seat.keep, {**self._seat.value, "cursor": None, "lost": _TOO_OLD})
+            await asyncio.to_thread(self._seat.keep, {**self._seat.value, "cursor": None, "lost": TOO_OLD})
 
     async def _doubt(self, lost: Iterable[tuple[str, str]]) -> None:
         """Marks collections unverified, each for its reason, before the cursor moves on."""

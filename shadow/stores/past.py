@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from shadow.model.verdict import Bypass
 from shadow.model.version import Key
 
-__all__ = ["HistoryLost", "PastPage", "PastWrite", "Streaming"]
+__all__ = ["BEGUN", "TOO_OLD", "HistoryLost", "PastPage", "PastWrite", "Streaming"]
+
+TOO_OLD: Final = "the stream no longer has what happened after the last position"
+BEGUN: Final = "relaying began: what was written past shadow before is not known"
 
 
 class HistoryLost(Exception):

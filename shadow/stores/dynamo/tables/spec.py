@@ -6,7 +6,7 @@ So the same code creates, compares, awaits and exports them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,11 +21,13 @@ __all__ = [
     "creation",
     "index_of",
     "plain_table",
+    "stream_of",
     "units",
 ]
 
 _ON_DEMAND: Final = "PAY_PER_REQUEST"
 _PROVISIONED: Final = "PROVISIONED"
+_BOTH_IMAGES: Final = "NEW_AND_OLD_IMAGES"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,3 +120,10 @@ def capacity_of(description: dict[str, Any]) -> dict[str, int]:
     """The provisioned units of a table or an index as described."""
     found = description.get("ProvisionedThroughput", {})
     return {name: int(found.get(name, 0)) for name in ("ReadCapacityUnits", "WriteCapacityUnits")}
+
+
+def stream_of(description: Mapping[str, Any]) -> str | None:
+    """The ARN of the table's stream, if it has one with both images that is switched on."""
+    said = description.get("StreamSpecification") or {}
+    wanted = said.get("StreamEnabled") and said.get("StreamViewType") == _BOTH_IMAGES
+    return str(description["LatestStreamArn"]) if wanted else None
