@@ -24,6 +24,7 @@ from shadow.errors import (
 )
 from shadow.fleet.context import FleetContext
 from shadow.fleet.fleet import Fleet
+from shadow.fleet.made_indexes import SharedIndexes
 from shadow.fleet.portability import SharedPortability
 from shadow.hooks.hooks import Hooks
 from shadow.host.process import hold_lock, share_locks
@@ -88,8 +89,8 @@ class Engine(Upkeep):
             lambda: self.settings.specs(),
             lambda name: self.parts.routes[name],
             lambda: self.runtime().stores,
-            self.report,
             self.index_report,
+            SharedIndexes(self.fleet.records, self.report),
         )
         self.rights = RightsWatch(
             self._lacking_rights, lambda: needs(self.settings, self.routes()), self.notices.rights_lacking

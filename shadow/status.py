@@ -124,9 +124,10 @@ async def own_status(engine: Observed) -> ProcessStatus:
 
 
 async def _look_at_indexes(engine: Observed) -> None:
-    """What MongoDB has is asked again from time to time, of the collections on two stores."""
+    """Which indexes there are is asked again from time to time, of the collections that are not on MongoDB alone."""
     for name, route in engine.routes().items():
-        if route.dual_write and route.primary is StoreName.MONGO and engine.index_report.is_due(name, _LOOK_EVERY):
+        on_dynamo = route.dual_write or route.primary is StoreName.DYNAMO
+        if on_dynamo and engine.index_report.is_due(name, _LOOK_EVERY):
             await check(engine.indexes.look(name))
 
 

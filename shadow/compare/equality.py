@@ -38,6 +38,7 @@ __all__ = [
     "orders",
     "same",
     "same_after",
+    "same_part",
     "whole",
 ]
 
@@ -78,13 +79,13 @@ def same_after(pre: Document, post: Document) -> bool:
     if list(before) != list(after):
         return False
     for name, value in before.items():
-        if (other := after[name]) is not value and not _same_part(value, other):
+        if (other := after[name]) is not value and not same_part(value, other):
             return False
     return True
 
 
-def _same_part(a: Any, b: Any) -> bool:
-    """Two values, mostly the very same or of the commonest types, which need no encoding."""
+def same_part(a: Any, b: Any) -> bool:
+    """`same` of two values, mostly the very same or of the commonest types, which need no encoding."""
     known = _known(a, b)
     return same({"": a}, {"": b}) if known is None else known
 

@@ -11,7 +11,7 @@ import hashlib
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
@@ -236,14 +236,14 @@ class Work:
         while (claim := await self._next()) is not None:
             self._held[claim.token] = claim
             try:
-                done = await self._range(claim)
+                try:
+                    done = await self._range(claim)
+                finally:
+                    del self._held[claim.token]
+                await self._ask(self.jobs.complete if done else self.jobs.release, claim)
             except BaseException:
-                with suppress(ControlError):
-                    await asyncio.to_thread(self.jobs.release, claim)
+                await self._give_back(asyncio.to_thread(self.jobs.release, claim))
                 raise
-            finally:
-                del self._held[claim.token]
-            await self._ask(self.jobs.complete if done else self.jobs.release, claim)
 
     async def _next(self) -> RangeClaim | None:
         """The next range to work on; None if none is left. One worker at a time asks, for all that wait."""
@@ -262,10 +262,23 @@ class Work:
         try:
             return await asyncio.shield(asked)
         except asyncio.CancelledError:
-            with suppress(ControlError):
-                if (claim := await asked) is not None:
-                    await asyncio.to_thread(self.jobs.release, claim)
+            await self._give_back(self._released(asked))
             raise
+
+    async def _released(self, asked: asyncio.Task[RangeClaim | None]) -> None:
+        if (claim := await asked) is not None:
+            await asyncio.to_thread(self.jobs.release, claim)
+
+    @staticmethod
+    async def _give_back(release: Coroutine[Any, Any, Any]) -> None:
+        """Does this to its end, however often the worker is cancelled meanwhile: where one worker fails, the others are
+        cancelled, and a request that has not got a thread yet would be cancelled with its worker."""
+        released = begin(release, name="shadow-release")
+        while not released.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([released])
+        with suppress(ControlError, asyncio.CancelledError):
+            released.result()
 
     async def _range(self, claim: RangeClaim) -> bool:
         """Does a range; whether this worker has done it to its end."""

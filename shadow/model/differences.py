@@ -28,7 +28,8 @@ DIFFERENCES: Final[dict[int, str]] = {
     11: "On real DynamoDB, reads through an index are eventually consistent, unless `verify_index_reads` is set; reads "
     "by key and scans are consistent. DynamoDB Local is consistent everywhere.",
     12: "`estimated_document_count` counts exactly, by reading the table.",
-    13: "`drop` deletes the documents one by one and keeps table and indexes; `index_information` still shows them.",
+    13: "`drop` deletes the documents one by one and keeps the table; the indexes end, but for the unique ones of the "
+    "configuration. `index_information` still shows these and that of `_id`.",
     14: "Tombstones and other expired items are deleted by DynamoDB within days, not a minute; no read shows them.",
     15: "`update_many` that fails at a document: documents are changed in another order and partly in parallel, so "
     "other documents may have been changed before the failure.",
@@ -53,8 +54,8 @@ DIFFERENCES: Final[dict[int, str]] = {
     32: "`$sortArray` keeps equal elements in their order; the server may not if there are more than 16.",
     33: "What `$graphLookup` finds comes step by step, each step in the order of the keys; the server's order is that "
     "of a hash table.",
-    45: "`drop_indexes` keeps the indexes of the configuration; `create_index` returns the name of one that serves. "
-    "`index_information` shows these and unique ones, and no other that `create_index` was asked for.",
+    45: "`create_index` of a unique index that the configuration has returns its name, and no call drops it. Other "
+    "indexes are listed, created and dropped as by a server, and do nothing: queries use those of the configuration.",
     46: "Documents that expire (`expires`) are hidden at once, and no write finds them; the server's monitor deletes "
     "them within a minute. A join shows what has expired in the other collection, until DynamoDB deletes it.",
     430: "The DuplicateKeyError of a unique index with a collation has the document's own values in `keyValue`; the "
@@ -67,5 +68,7 @@ DIFFERENCES: Final[dict[int, str]] = {
     "what is not in the result is deleted. Meanwhile readers see both, and after an error both are there.",
     510: "`create_collection` after `drop` or `drop_database` raises CollectionInvalid: `drop` empties the collection. "
     "So it is too while MongoDB is the primary and the collection is written to both stores.",
+    530: "A view is MongoDB's, also over a configured collection: it shows what has been replicated there, a moment "
+    "later than DynamoDB, and with `phase: off` what was there before. A pipeline over it cannot join the collection.",
 }
 """By number, each in one or two sentences for people who must decide whether it matters to them."""

@@ -154,6 +154,8 @@ def exact_value(update: Any, options: CodecOptions[Any] | None) -> Any:
 
 def with_id(document: Document, key: Key) -> Document:
     """`document` with its `_id`, or else with `key`, as its first field, where MongoDB stores it."""
+    if type(document) is dict and next(iter(document), "") == "_id":
+        return dict(document)
     if not isinstance(document, RawDocument):
         return {"_id": document.get("_id", key), **{name: each for name, each in document.items() if name != "_id"}}
     alone = element_document(document.raw, "_id", "_id") or bson.encode({"_id": key})

@@ -18,6 +18,10 @@ class UnknownOperator(OperationFailure):
 
     operator = ""
 
+    def as_of_the_driver(self) -> OperationFailure:
+        """The same as an error of the driver's own class, for whoever asks for just that."""
+        return OperationFailure(str((self.details or {})["errmsg"]), self.code, self.details)
+
 
 def unknown_operator(code: int, message: str, name: str) -> UnknownOperator:
     """`name`: of the operator."""

@@ -38,6 +38,9 @@ PATHLESS: Final = frozenset(
     }
 )
 REFERENCE: Final = frozenset({"$ref", "$id", "$db"})
+# What MongoDB 6.0 advises whoever names an operator that is none at the top of a filter.
+_INSTEAD: Final = {"$not": "If you are trying to negate an entire expression, use $nor."}
+_A_FIELD: Final = "If you have a field name that starts with a '$' symbol, consider using $getField or $setField."
 
 
 def parsed(filter: Mapping[str, Any], *, nested: bool = False) -> Node:
@@ -56,7 +59,7 @@ def _top_level(name: str, value: Any, nested: bool) -> Iterator[Node]:
         yield _LOGICAL[name](tuple(_clauses(name, value, nested)))
         return
     if name not in PATHLESS and not (name in TABLE[Family.QUERY] and not supported(Family.QUERY, name)):
-        raise unknown_operator(2, f"unknown top level operator: {name}", name)
+        raise unknown_operator(2, f"unknown top level operator: {name}. {_INSTEAD.get(name, _A_FIELD)}", name)
     require(Family.QUERY, name)
     if name in ("$expr", "$sampleRate") and nested:
         raise failure(2, f"{name} can only be applied to the top-level document")

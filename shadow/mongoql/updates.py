@@ -46,9 +46,10 @@ _BACKFILL_LIMIT = 1_500_000
 
 class Updater:
     """A compiled update. `paths` is operator -> {dotted path: operand}, None for a pipeline. `positional`: what it does
-    depends on which element of an array its filter has matched."""
+    depends on which element of an array its filter has matched. `sets`: the new values by name, of an update that only
+    sets top-level fields to values without parts."""
 
-    __slots__ = ("_apply", "_sets", "_stages", "paths", "positional")
+    __slots__ = ("_apply", "_stages", "paths", "positional", "sets")
 
     def __init__(
         self,
@@ -61,7 +62,7 @@ class Updater:
         """`stages`: what the stages of a pipeline make of a document, its `_id` included."""
         self._apply = apply
         self._stages = stages
-        self._sets = _scalars_set(paths)
+        self.sets = _scalars_set(paths)
         self.paths = paths
         self.positional = positional
 
@@ -71,13 +72,14 @@ class Updater:
         `matched` is the filter that matched `pre`; the positional `$` needs it. Raises WriteError with the server's
         code: 2, 9, 14, 28 (a path that cannot be made), 40 (conflict), 66 (`_id` would change).
         """
-        if self._sets is not None and type(pre) is dict and (post := copied_scalars(pre)) is not None:
-            post.update(self._sets)  # present fields keep their places, and new ones come in the order of their names
+        if self.sets is not None and type(pre) is dict and (post := copied_scalars(pre)) is not None:
+            post.update(self.sets)  # present fields keep their places, and new ones come in the order of their names
             return post
         place = matched.positional(pre) if self.positional and matched is not None else None
         post = self._apply(pre, place, False)
         _check_id(pre, post)
-        _check_names(pre, post)
+        if self._stages is None:  # by $setField or a literal, a pipeline makes such names, and the server takes them
+            _check_names(pre, post)
         return as_stored(post)
 
     def loses_key(self, pre: Document) -> bool:

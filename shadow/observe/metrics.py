@@ -11,7 +11,6 @@ import contextlib
 import functools
 import os
 from collections import Counter as Counts
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -311,10 +310,10 @@ class Metrics:
         counted = self._of_all_workers() if os.environ.get("PROMETHEUS_MULTIPROC_DIR") else self._of_this_process
 
         def by_last_label(row: MetricRow) -> dict[str, int]:
-            sums: dict[str, int] = defaultdict(int)
+            sums = dict.fromkeys(self._counters[row.name].last_labels(), 0)
             for labels, value in counted(row):
-                sums[labels[-1]] += value
-            return dict(sums)
+                sums[labels[-1]] = sums.get(labels[-1], 0) + value
+            return sums
 
         collections: dict[str, dict[str, int]] = {
             name: dict.fromkeys(Verdict, 0) for name in (*self.collections, OTHER)
@@ -343,7 +342,7 @@ class Metrics:
         }
 
     def _of_this_process(self, row: MetricRow) -> Iterator[tuple[Labels, int]]:
-        for labels, count in self._counters[row.name].counts():
+        for labels, count in self._counters[row.name].counted():
             yield labels, int(count)
 
     def _of_all_workers(self) -> Callable[[MetricRow], Iterator[tuple[Labels, int]]]:

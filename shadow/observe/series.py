@@ -178,6 +178,18 @@ class CounterSeries(_Series):
             made = self._made.get(labels)
             yield labels, 0.0 if made is None else made.get()
 
+    def counted(self) -> Iterator[tuple[Labels, float]]:
+        """Those of `counts` that were created: all that are not zero, at the cost of what was counted."""
+        for labels, made in tuple(self._made.items()):
+            yield labels, made.get()
+
+    def last_labels(self) -> Iterator[str]:
+        """The values of the last label that `counts` has."""
+        group, first = self._groups[-1], len(self.row.labels) - self._groups[-1].width
+        for labels in tuple(group.members):
+            if all(labels[place - first] in names for place, names in self._rest if place >= first):
+                yield labels[-1]
+
     def family(self) -> Metric:
         found = CounterMetricFamily(self.row.name, self.row.help, labels=self.row.labels)
         for labels, count in self.counts():

@@ -41,8 +41,8 @@ class Stamps(Protocol):
         """The current stamps under these keys (a `Stamp`'s); None where there is none, or no document."""
 
     async def strip(self, collection: str, stamps: Sequence[Stamp]) -> list[bool]:
-        """Removes each stamp, and deletes tombstones, where the stored document still has exactly this stamp. False:
-        it has not, or an earlier attempt has removed it."""
+        """Removes each stamp, and deletes tombstones, where the stored document still has exactly this stamp. True:
+        no stamp is there now, also if an attempt whose answer was lost has removed it. False: another one is."""
 
     async def clear(self, collection: str) -> None:
         """Removes what only stamps needed, when none is left."""

@@ -13,7 +13,7 @@ from pymongo.results import BulkWriteResult, InsertManyResult
 from shadow.errors import UnsupportedOperation
 from shadow.model.operation import Applied, Insert, Verb
 from shadow.model.server_options import sending
-from shadow.model.version import fresh_id
+from shadow.model.version import fresh_id, fresh_ids
 from shadow.mongoql.upserts import with_key
 from shadow.surface.arguments import Arguments, no_such_index
 from shadow.surface.bulk import Make, Step, kind_of, operation, runs
@@ -36,7 +36,9 @@ class BulkVerbs(WriteVerbs):
         originals = list(documents)
         if not originals:
             raise TypeError("documents must be a non-empty list")
-        await self._make_all([self._insert_step(place, each) for place, each in enumerate(originals)], ordered=ordered)
+        births = fresh_ids(len(originals))
+        steps = [self._insert_step(place, *each) for place, each in enumerate(zip(originals, births, strict=True))]
+        await self._make_all(steps, ordered=ordered)
         return InsertManyResult([each["_id"] for each in originals], acknowledged=True)
 
     async def bulk_write(self, requests: Sequence[Any], ordered: bool = True, **options: Any) -> BulkWriteResult:
@@ -152,10 +154,10 @@ class BulkVerbs(WriteVerbs):
             return await self._delete_many(request._filter, take=take)
         return await self._delete(Verb.BULK_WRITE, request._filter, take=take)
 
-    def _insert_step(self, place: int, document: Any) -> Step:
+    def _insert_step(self, place: int, document: Any, born: str = "") -> Step:
         whole = self._whole(document)
         try:
-            insert = Insert(whole["_id"], with_key(whole, whole["_id"]), fresh_id())
+            insert = Insert(whole["_id"], with_key(whole, whole["_id"]), born or fresh_id())
         except WriteError as error:
             return Step(place, 0, document, make=functools.partial(_refusing, error))
         return Step(place, 0, document, insert)

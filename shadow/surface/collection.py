@@ -41,9 +41,9 @@ class Collection(ReadVerbs, BulkVerbs):
         """The same collection, decoding to `codec_options`.
 
         Preference and concerns are accepted where they make no difference: those that the client of MongoDB has anyway,
-        and weaker ones (primary, primaryPreferred; local, available; w=1), because DynamoDB reads and writes with no
-        weaker guarantees. Raises UnsupportedOperation for anything else by name (w=0 always): it would have to be set
-        for the client, in `mongo.url`.
+        and weaker ones (primary, primaryPreferred; local, available; w=1, w=0), because DynamoDB reads and writes with
+        no weaker guarantees. Raises UnsupportedOperation for anything else by name: it would have to be set for the
+        client, in `mongo.url`.
         """
         given = RequestedConcerns(read_preference, write_concern, read_concern)
         if given != RequestedConcerns():
@@ -62,10 +62,10 @@ class Collection(ReadVerbs, BulkVerbs):
 
     async def create_index(self, keys: Any, **options: Any) -> str:
         """The name of the index. While MongoDB is the primary the index, its name and any error are the server's
-        (a unique one of the configuration keeps its name). With DynamoDB as primary: the configuration's, if that
-        serves it; a unique one is created on both stores (DuplicateKeyError if there are duplicates), another one on
-        MongoDB if that is written too. What DynamoDB has no counterpart for is reported. Raises UnsupportedOperation
-        for a unique index that DynamoDB cannot enforce."""
+        (a unique one of the configuration keeps its name). With DynamoDB as primary they are what the server's would
+        be: a unique one is created on both stores (DuplicateKeyError if there are duplicates), another one is recorded
+        for every process, and created on MongoDB if that is written too. What DynamoDB has no counterpart for is
+        reported. Raises UnsupportedOperation for a unique index that DynamoDB cannot enforce."""
         name, self._spec = await self._handle.indexes.create(self._spec, keys, options)
         return name
 
@@ -76,27 +76,23 @@ class Collection(ReadVerbs, BulkVerbs):
         return names
 
     async def index_information(self, **options: Any) -> dict[str, Any]:
-        """The indexes in PyMongo's shape: the server's while MongoDB is the primary, otherwise those of DynamoDB."""
+        """The indexes in PyMongo's shape: the server's while MongoDB is the primary, otherwise as it would list them.
+        Those that only DynamoDB has are not among them: see `shadow tables`."""
         self._take.refuse("index_information", options)
-        found = await self._handle.indexes.listed(self._spec)
-        return indexes.information(self._spec) if found is None else indexes.as_information(found)
+        return indexes.as_information(await self._handle.indexes.listed(self._spec))
 
     def list_indexes(self, **options: Any) -> DocumentCursor:
         """The same as a cursor, in the shape of `listIndexes`."""
         self._take.refuse("list_indexes", options)
 
         async def documents() -> list[Document]:
-            found = await self._handle.indexes.listed(self._spec)
-            if found is not None:
-                return found
-            return [{"v": 2, "name": name, **each} for name, each in indexes.documents(self._spec).items()]
+            return await self._handle.indexes.listed(self._spec)
 
         return DocumentCursor(self, documents, self._present)
 
     async def drop_index(self, index_or_name: Any, **options: Any) -> None:
         """Drops an index that `create_index` has created, by name or by keys. Raises OperationFailure code 27 if there
-        is none, UnsupportedOperation for one that the configuration declares; with DynamoDB as primary, also for a
-        unique one."""
+        is none, UnsupportedOperation for a unique one that the configuration declares."""
         self._take.refuse("drop_index", options)
         self._spec = await self._handle.indexes.drop(self._spec, index_or_name, options)
 
@@ -106,8 +102,8 @@ class Collection(ReadVerbs, BulkVerbs):
         self._spec = await self._handle.indexes.drop_all(self._spec, options)
 
     async def drop(self, **options: Any) -> None:
-        """Deletes every document, on both stores, one by one with an intent each. With MongoDB as primary the indexes
-        end as by `drop_indexes`; with DynamoDB they stay, and so do tables."""
+        """Deletes every document, on both stores, one by one with an intent each. The indexes end as by
+        `drop_indexes`; tables stay."""
         self._take.refuse("drop", {name: value for name, value in options.items() if name != "encrypted_fields"})
         await self._delete_many({})
         self._spec = await self._handle.indexes.dropped(self._spec)

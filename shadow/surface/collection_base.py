@@ -208,7 +208,7 @@ class CollectionBase(NotIterable):
             return build(passing)
         except UnknownOperator as error:
             if not self._passes_on():
-                raise
+                raise error.as_of_the_driver() from error
             newer = UnsupportedOperation(error.operator, "this library does not know it; a newer server may")
             passing = self._passing(newer)
             if take.let is not None:

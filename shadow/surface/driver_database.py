@@ -26,6 +26,7 @@ from shadow.surface.ways_around import (
     checked_pipeline,
     refuse_past,
     target_of,
+    view_hidden,
     written,
     written_elsewhere,
 )
@@ -127,6 +128,10 @@ class DriverDatabase(NotIterable):
         else:
             whole = dict(command) if isinstance(command, Mapping) else {}
         self._check(whole)
+        if isinstance(command, str):
+            options = view_hidden(self._owner, options)
+        else:
+            command = view_hidden(self._owner, command) if isinstance(command, Mapping) else command
 
         def call() -> Any:
             return getattr(self._driver(), verb)(command, *arguments, **options)
@@ -188,12 +193,13 @@ class DriverDatabase(NotIterable):
         return self._driver().validate_collection(_name_of(name_or_collection), *arguments, **options)
 
     async def create_collection(self, name: str, *arguments: Any, **options: Any) -> Any:
-        """Creates the collection on MongoDB, as the driver does, and returns it. Raises CollectionInvalid if it exists,
-        also for a configured one whose primary is DynamoDB: its table exists, or `shadow tables create` makes it."""
+        """Creates the collection on MongoDB, as the driver does, and returns it; a view hides versions and tombstones.
+        Raises CollectionInvalid if it exists, also for a configured one whose primary is DynamoDB: its table exists, or
+        `shadow tables create` makes it."""
         if not self._owner.is_forwarded(name) and not self._owner.is_on_mongo(name):
             raise CollectionInvalid(f"collection {name} already exists: its primary is DynamoDB")
         await self._owner.enter([name])
-        await self._driver().create_collection(name, *arguments, **options)
+        await self._driver().create_collection(name, *arguments, **view_hidden(self._owner, options))
         return self._owner.get_collection(name)
 
     @at_once

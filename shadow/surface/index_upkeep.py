@@ -10,28 +10,33 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Final
 
+from bson.son import SON
 from pymongo.errors import OperationFailure
 from pymongo.operations import IndexModel
 
-from shadow.model.events import ComponentFailed, Reporter
+from shadow.control.index_record import MadeIndexes
+from shadow.fleet.made_indexes import SharedIndexes
+from shadow.model.events import ComponentFailed
 from shadow.model.index_gaps import gaps_of, is_own
+from shadow.model.index_listing import ID_INDEX
 from shadow.model.phase import Route, StoreName
-from shadow.model.schema import CollectionSpec
+from shadow.model.schema import CollectionSpec, UniqueSpec
 from shadow.stores.base import Constrained, Indexed, Store
+from shadow.surface.index_conflicts import Existing, conflict
+from shadow.surface.index_memory import IndexMemory, constraint_of, meaning
 from shadow.surface.index_report import IndexReport
 from shadow.surface.indexes import (
-    Existing,
     IndexRequest,
+    as_entry,
     check_droppable,
     check_not_own,
-    conflict,
     documents,
     index_keys,
     index_name,
     index_not_found,
     is_not_found,
+    listed,
     requested,
-    to_drop,
     wanted,
 )
 
@@ -51,17 +56,16 @@ class IndexUpkeep:
         configured: Callable[[], Mapping[str, CollectionSpec]],
         route: Callable[[str], Route],
         stores: Callable[[], Mapping[StoreName, Store]],
-        reporter: Reporter,
         report: IndexReport,
+        shared: SharedIndexes,
     ) -> None:
         self._specs = specs
         self._configured = configured
         self._route = route
         self._stores = stores
-        self._reporter = reporter
+        self._reporter = shared.reporter
         self._report = report
-        self._asked_for: dict[str, dict[str, Existing]] = {}
-        """By collection and name: the indexes that this process has requested."""
+        self._memory = IndexMemory(shared, lambda name: self._specs[name])
 
     # --- what the application asks for --------------------------------------------------------------------------
 
@@ -70,8 +74,12 @@ class IndexUpkeep:
         primary it is the server's index, or its error; with DynamoDB see `add`."""
         server = self._server(spec.name)
         if server is None:
-            request = wanted(spec, index_keys(keys), options)
-            return request.name, await self.add(spec, request)
+            pairs = index_keys(keys)
+            there = await self._there(spec)
+            name = await self._remembered(spec, pairs, options, there)
+            if name is not None:
+                return name, self._specs[spec.name]
+            return await self.add(spec, wanted(self._specs[spec.name], pairs, options), there)
         check_not_own(spec, _pairs(keys), options)
         request_or_none = requested(spec, keys, options)
         try:
@@ -91,7 +99,10 @@ class IndexUpkeep:
         asked = [(list(each.document["key"].items()), _without_key(each.document)) for each in models]
         server = self._server(spec.name)
         if server is None:
-            await self.check(spec, [wanted(spec, index_keys(keys), more) for keys, more in asked])
+            there = await self._there(spec)
+            pairs = [(index_keys(keys), more) for keys, more in asked]
+            left = [each for each in pairs if await self._remembered(spec, *each, there) is None]
+            conflict(there, [Existing.read(wanted(spec, keys, more).raw) for keys, more in left])
             names = []
             for keys, more in asked:
                 name, spec = await self.create(spec, keys, more)
@@ -105,11 +116,12 @@ class IndexUpkeep:
         await self.look(spec.name)
         return names, spec
 
-    async def listed(self, spec: CollectionSpec) -> list[Any] | None:
-        """The entries of `listIndexes`, without shadow's own; None where MongoDB is not the primary."""
+    async def listed(self, spec: CollectionSpec) -> list[Any]:
+        """The entries of `listIndexes`, without shadow's own: the server's while MongoDB is the primary, otherwise what
+        applications have made."""
         server = self._server(spec.name)
         if server is None:
-            return None
+            return self._shown(spec.name, await self._known(spec.name))
         found = await server.indexes(spec.name)
         return [each for each in found if not is_own(each["name"], spec.reserved)]
 
@@ -117,8 +129,9 @@ class IndexUpkeep:
         """Implements `drop_index`: the collection's definition from then on."""
         server = self._server(spec.name)
         if server is None:
-            await self._drop_elsewhere(spec.name, to_drop(spec, index_or_name))
-            return spec
+            if index_or_name == "*":
+                return await self.drop_all(spec, options)
+            return await self._drop_remembered(spec, index_or_name)
         name = check_droppable(self._configured_spec(spec.name), index_or_name)
         await server.drop_index(spec.name, name, options)
         return await self._dropped(spec, name)
@@ -127,20 +140,21 @@ class IndexUpkeep:
         """Implements `drop_indexes`: drops every index that `drop` would drop."""
         server = self._server(spec.name)
         if server is None:
-            for name in list(self._asked_for.get(spec.name, {})):
-                if name not in documents(spec):
-                    await self._drop_elsewhere(spec.name, name)
+            kept = {"_id_", *(each.name for each in self._configured_spec(spec.name).unique)}
+            for each in (await self._known(spec.name)).there:
+                if each.name not in kept:
+                    spec = await self._drop_remembered(spec, each.name)
             return spec
         kept = {"_id_", *(each.name for each in self._configured_spec(spec.name).unique)}
-        for each in await self.listed(spec) or ():
+        for each in await self.listed(spec):
             if each["name"] not in kept:
                 await server.drop_index(spec.name, each["name"], options)
                 spec = await self._dropped(spec, each["name"])
         return spec
 
     async def dropped(self, spec: CollectionSpec) -> CollectionSpec:
-        """Implements `drop` of a collection: the server's indexes end with it where MongoDB is the primary."""
-        return spec if self._server(spec.name) is None else await self.drop_all(spec, {})
+        """Implements `drop` of a collection: its indexes end with it."""
+        return await self.drop_all(spec, {})
 
     # --- with MongoDB as primary --------------------------------------------------------------------------------
 
@@ -157,82 +171,128 @@ class IndexUpkeep:
             for store in self._in_use(spec.name)[1:]:
                 await self._on_index(spec.name, store, store.prepare([made]))
             self._specs[spec.name] = made
-        if request is not None:
-            self._asked_for.setdefault(spec.name, {})[request.plain_name] = request.existing()
         return made
 
     async def _dropped(self, spec: CollectionSpec, name: str) -> CollectionSpec:
         """MongoDB has dropped an index. A constraint that this process has requested with it ends on DynamoDB too."""
-        self._asked_for.get(spec.name, {}).pop(name, None)
-        ended = next((each for each in spec.unique if each.name == name), None)
-        if ended is not None:
-            spec = dataclasses.replace(spec, unique=tuple(each for each in spec.unique if each != ended))
-            self._specs[spec.name] = spec
-            for store in self._in_use(spec.name)[1:]:
-                if isinstance(store, Constrained):
-                    await self._on_index(spec.name, store, store.release(spec, ended))
+        spec = await self._released(spec, [each for each in spec.unique if each.name == name])
         await self.look(spec.name)
+        return spec
+
+    async def _released(self, spec: CollectionSpec, ended: Sequence[UniqueSpec]) -> CollectionSpec:
+        """The stores in use no longer keep these values unique by themselves."""
+        for one in ended:
+            spec = dataclasses.replace(spec, unique=tuple(each for each in spec.unique if each != one))
+            self._specs[spec.name] = spec
+            for store in self._in_use(spec.name):
+                if isinstance(store, Constrained):
+                    await self._on_index(spec.name, store, store.release(spec, one))
         return spec
 
     # --- with DynamoDB as primary -------------------------------------------------------------------------------
 
-    async def add(self, spec: CollectionSpec, wanted: IndexRequest) -> CollectionSpec:
-        """A unique index that the configuration does not declare is created on both stores, the primary first, and
-        enforced from then on by this process; another one is created on MongoDB. A store that is not in use gets no
-        request, and a failure of the secondary is counted and not raised. MongoDB gets no index by which it would
-        delete documents that DynamoDB keeps."""
-        await self.check(spec, [wanted])
-        stores = self._in_use(spec.name)
-        expires = "expireAfterSeconds" in wanted.options
-        if wanted.plain:
-            if not wanted.declared:
-                self._report.add(spec.name, gaps_of([wanted.listed()], self._configured_spec(spec.name)))
-            for store in stores if not expires else ():
-                await self._on_index(
-                    spec.name,
-                    store,
-                    store.ensure_index(spec.name, wanted.keys, wanted.plain_name, **_creation(wanted)),
-                )
-        self._asked_for.setdefault(spec.name, {})[wanted.plain_name] = wanted.existing()
-        if wanted.plain or wanted.declared:
-            return spec
-        made = dataclasses.replace(spec, unique=(*spec.unique, wanted.constraint()))
-        for store in stores:
-            await self._on_index(spec.name, store, store.prepare([made]))
-        self._specs[spec.name] = made
-        return made
+    async def _known(self, collection: str) -> MadeIndexes:
+        """What the fleet's record has. The constraints in it are enforced by this process from now on."""
+        spec = self._specs[collection]
+        found = await self._memory.known(collection, self._mongo(collection))
+        if found.known:
+            await self._follow(spec, found)
+        return found
 
-    async def check(self, spec: CollectionSpec, wanted: Sequence[IndexRequest]) -> None:
-        """Raises MongoDB's errors for conflicting indexes: compared with the indexes of MongoDB, if it is in use and
-        responds, otherwise with those that this process has requested."""
-        there = list(self._asked_for.get(spec.name, {}).values())
-        for store in self._in_use(spec.name):
-            if isinstance(store, Indexed):
-                try:
-                    there = [Existing.read(raw) for raw in await store.indexes(spec.name)]
-                except Exception as error:
-                    # Without the right to list them, the server reports conflicts when an index is created.
-                    is_primary = store.name is self._route(spec.name).primary
-                    if is_primary and getattr(error, "code", None) not in (13, 8000):
-                        raise
-        conflict(there, wanted, self._declared(spec.name))
+    async def _follow(self, spec: CollectionSpec, found: MadeIndexes) -> None:
+        """Enforces what other processes have made unique, and no longer what they have dropped. `spec` is older than
+        `found`, so that it has nothing that was recorded since. A failure is reported."""
+        store = self._stores()[StoreName.DYNAMO]
+        held = {meaning(each) for each in spec.unique}
+        meant = [constraint_of(each.entry()) for each in found.there if each.enforced]
+        new = [each for each in meant if each is not None and meaning(each) not in held]
+        kept = {*(each.name for each in found.there), *(each.name for each in self._configured_spec(spec.name).unique)}
+        ended = [each for each in spec.unique if each.name not in kept]
+        try:
+            if new:
+                made = dataclasses.replace(spec, unique=(*spec.unique, *new))
+                await store.prepare([made])
+                spec = self._specs[spec.name] = made
+            await self._released(spec, ended)
+        except Exception as error:
+            self._reporter.publish(ComponentFailed("index", error))
 
-    async def _drop_elsewhere(self, collection: str, name: str) -> None:
-        """Drops an index that the configuration does not declare: it can only be on MongoDB."""
-        stores = [store for store in self._in_use(collection) if isinstance(store, Indexed)]
-        asked = self._asked_for.get(collection, {}).pop(name, None)
-        self._report.forget(collection, name)
-        if not stores and asked is None:
-            raise index_not_found(name)
-        for store in stores:
+    def _shown(self, collection: str, found: MadeIndexes) -> list[Any]:
+        """As MongoDB would list them: with that of `_id`, and the unique ones of the configuration."""
+        entries = [each.entry() for each in found.there]
+        spec = self._specs[collection]
+        there = {str(each["name"]) for each in entries}
+        meant = [made for each in entries if (made := constraint_of(each)) is not None]
+        same = {meaning(each) for each in meant}
+        more = [as_entry(each) for each in spec.unique if each.name not in there and meaning(each) not in same]
+        first = [] if "_id_" in there else [SON({**ID_INDEX, "key": SON(ID_INDEX["key"])})]
+        return [*first, *entries, *more]
+
+    async def _there(self, spec: CollectionSpec) -> list[Existing]:
+        """The indexes beside which another one is made, those included that were made on MongoDB past shadow."""
+        there = [Existing.read(each) for each in self._shown(spec.name, await self._known(spec.name))]
+        mongo = self._mongo(spec.name)
+        if mongo is not None:
             try:
-                await store.drop_index(collection, name, {})
+                found = [Existing.read(each) for each in await mongo.indexes(spec.name)]
             except Exception as error:
-                if is_not_found(error) and asked is not None:
-                    continue  # one that only DynamoDB's application has asked for
-                if is_not_found(error):
-                    raise
                 self._reporter.publish(ComponentFailed("index", error))
+                return there
+            names = {each.name for each in there}
+            there += [each for each in found if each.name not in names and not is_own(each.name, spec.reserved)]
+        return there
+
+    async def _remembered(
+        self, spec: CollectionSpec, keys: Any, options: Mapping[str, Any], there: Sequence[Existing]
+    ) -> str | None:
+        """The name of the index, if it exists just so: then nothing is made. Also of a unique one that DynamoDB cannot
+        enforce, whose loss was acknowledged before the flip."""
+        made = Existing.read(listed(spec, keys, options))
+        named = next((each for each in there if each.name == made.name), None)
+        if named is None or (named.signature, named.options) != (made.signature, made.options):
+            return None
+        found = (await self._memory.known(spec.name, None)).named(made.name)
+        return made.name if found is not None and found in (await self._known(spec.name)).there else None
+
+    async def add(
+        self, spec: CollectionSpec, wanted: IndexRequest, there: Sequence[Existing]
+    ) -> tuple[str, CollectionSpec]:
+        """The index is recorded for the fleet and created on MongoDB, if that is in use. A unique one is enforced
+        first, on the primary and then on MongoDB. A failure of the secondary is counted and not raised. MongoDB gets no
+        index by which it would delete documents that DynamoDB keeps. Raises MongoDB's errors for conflicting
+        indexes."""
+        if wanted.paths == ("_id",):
+            return wanted.plain_name, spec
+        same = [each for each in there if each.name == wanted.name]
+        if self.declares(spec.name, wanted) and same and same[0].signature == wanted.existing().signature:
+            return wanted.name, spec
+        conflict(there, [wanted.existing()])
+        if wanted.plain and not wanted.declared:
+            self._report.add(spec.name, gaps_of([wanted.raw], self._configured_spec(spec.name)))
+        made = spec
+        if wanted.unique and not wanted.declared:
+            made = dataclasses.replace(spec, unique=(*spec.unique, wanted.constraint()))
+            await self._stores()[StoreName.DYNAMO].prepare([made])
+        found = await self._memory.made(spec.name, wanted.raw, enforced=wanted.unique)
+        self._specs[spec.name] = made
+        await self._settle(spec.name, found)
+        return wanted.plain_name, made
+
+    async def _settle(self, collection: str, found: MadeIndexes) -> None:
+        mongo = self._mongo(collection)
+        if mongo is not None:
+            await self._memory.settle(found, mongo, leads=False)
+
+    async def _drop_remembered(self, spec: CollectionSpec, index_or_name: Any) -> CollectionSpec:
+        """Drops an index for every process, on MongoDB first: a value that it still refuses would not follow."""
+        name = check_droppable(self._configured_spec(spec.name), index_or_name)
+        found = (await self._known(spec.name)).named(name)
+        if found is None or found not in (await self._known(spec.name)).there:
+            raise index_not_found(name)
+        await self._settle(spec.name, await self._memory.dropped(spec.name, name))
+        self._report.forget(spec.name, name)
+        now = self._specs[spec.name]
+        return await self._released(now, [each for each in now.unique if each.name == name])
 
     # --- in phase off, and for all ------------------------------------------------------------------------------
 
@@ -242,7 +302,7 @@ class IndexUpkeep:
         if wanted.declared or not (wanted.plain or wanted.unique):
             return spec
         if wanted.plain:
-            self._report.add(spec.name, gaps_of([wanted.listed()], self._configured_spec(spec.name)))
+            self._report.add(spec.name, gaps_of([wanted.raw], self._configured_spec(spec.name)))
             return spec
         made = self._specs[spec.name] = dataclasses.replace(spec, unique=(*spec.unique, wanted.constraint()))
         return made
@@ -259,17 +319,24 @@ class IndexUpkeep:
         return made
 
     async def look(self, collection: str) -> None:
-        """Reports which of MongoDB's indexes have no counterpart. Raises nothing: what the server does not answer stays
-        as it was known."""
-        server = self._server(collection)
-        if server is None:
-            return
+        """Brings the fleet's record and MongoDB into accord, and reports which of MongoDB's indexes have no
+        counterpart. Raises nothing: what the server does not answer stays as it was known."""
+        mongo, leads = self._mongo(collection), self._server(collection) is not None
         try:
-            found = await server.indexes(collection)
+            if mongo is not None:
+                found = await self._memory.accord(collection, mongo, leads=leads)
         except Exception as error:
             self._report.failed(collection, error)
             return
-        self._report.looked(collection, gaps_of(found, self._specs[collection]))
+        if leads and mongo is not None:
+            entries = [each.entry() for each in found.there]
+            self._report.looked(collection, gaps_of(entries, self._specs[collection]))
+        elif not leads:
+            await self._known(collection)
+
+    def _mongo(self, collection: str) -> Indexed | None:
+        """The store of MongoDB, if it is in use."""
+        return next((store for store in self._in_use(collection) if isinstance(store, Indexed)), None)
 
     def _declared(self, collection: str) -> Mapping[str, Any]:
         """The indexes of the configuration, and that of `_id`, by name."""
@@ -300,10 +367,6 @@ class IndexUpkeep:
 
 def _without_key(document: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in document.items() if name != "key"}
-
-
-def _creation(request: IndexRequest) -> dict[str, Any]:
-    return {name: value for name, value in request.creation().items() if name != "name"}
 
 
 def _pairs(keys: Any) -> Any:

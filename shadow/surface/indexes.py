@@ -1,49 +1,46 @@
 """Indexes in the Motor surface, in PyMongo's shapes.
 
 An application that calls `create_index` at start-up continues to do so. While MongoDB is the primary, names,
-options and errors are the server's. With DynamoDB as primary a unique index is created on both stores. If the
-configuration has an index that serves another one (DynamoDB's tables get their indexes from there), its name is
-returned. One without counterpart is accepted and reported, or, if it would decide which documents are unique, rejected
-by name.
+options and errors are the server's. With DynamoDB as primary they are what the server's would be. A unique index is
+created on both stores; another one is remembered, and created on MongoDB where that is in use. What DynamoDB has no
+counterpart for is reported, or, if it would decide which documents are unique, rejected by name.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
-import bson
-from bson import Decimal128
 from bson.errors import BSONError
-from pymongo.collation import Collation
+from bson.son import SON
 from pymongo.errors import OperationFailure
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.collations import as_options, of_index
 from shadow.model.index_gaps import is_own, is_special
+from shadow.model.index_listing import as_listed, is_set
 from shadow.model.schema import CollectionSpec, UniqueSpec
 from shadow.model.version import Document
-from shadow.surface.arguments import sort_pairs
+from shadow.surface.index_conflicts import Existing, failure
+from shadow.surface.index_options import OF_THE_CALL, check_options, plain_collation
 
 __all__ = [
-    "Existing",
     "IndexKeys",
     "IndexRequest",
+    "as_entry",
     "as_information",
     "check_droppable",
     "check_not_own",
-    "conflict",
     "documents",
     "index_keys",
     "index_name",
     "index_not_found",
-    "information",
     "is_known",
     "is_not_found",
+    "listed",
     "requested",
-    "to_drop",
     "wanted",
 ]
 
@@ -52,25 +49,8 @@ IndexKeys: TypeAlias = tuple[tuple[str, Any], ...]
 
 _INDEX_NOT_FOUND: Final = 27
 _LIKE_SHADOWS: Final = "it is on shadow's own field, or has a name like its indexes"
-_SIGNATURE: Final = ("unique", "sparse", "partialFilterExpression", "collation")
-"""What distinguishes an index besides its keys: indexes that differ only in these may coexist. Tried on MongoDB 6.0.5;
-documented for the last two in the manual, "createIndexes"."""
-_NO_OPTION: Final = frozenset({"key", "name", "ns", "v", "background", *_SIGNATURE})
-_NOT_SENT: Final = frozenset({"session", "collation"})
-"""Options that a driver accepts as objects of its own and does not encode unchanged."""
-_OF_THE_CALL: Final = frozenset({"session", "comment", "maxTimeMS", "commitQuorum", "background", "v", "ns"})
-"""Options that say nothing about the index."""
-_OF_ID: Final = (_OF_THE_CALL - {"background"}) | {"name", "collation"}
-"""What may be given with the keys of an index of `_id`; anything else is refused, whatever it says."""
-_DESCRIBING: Final = frozenset(
-    {
-        *("name", "hidden", "storageEngine", "expireAfterSeconds", "wildcardProjection", *_SIGNATURE),
-        *("weights", "default_language", "language_override", "textIndexVersion"),
-        *("2dsphereIndexVersion", "bits", "min", "max", "bucketSize", "prepareUnique", "clustered"),
-    }
-)
-"""The options of an index. Source: the server's manual, "createIndexes"."""
-_MOST_SECONDS: Final = 2**31 - 1
+_ELSEWHERE: Final = OF_THE_CALL | {"name", "unique", "sparse"}
+"""What `IndexRequest` holds by itself, and options that say nothing about the index."""
 
 
 def documents(spec: CollectionSpec) -> dict[str, Document]:
@@ -84,12 +64,11 @@ def documents(spec: CollectionSpec) -> dict[str, Document]:
     return found
 
 
-def information(spec: CollectionSpec) -> dict[str, Any]:
-    """The shape of `index_information`."""
-    return {
-        name: {"v": 2, **{k: list(v.items()) if k == "key" else v for k, v in each.items()}}
-        for name, each in documents(spec).items()
-    }
+def as_entry(constraint: UniqueSpec) -> SON[str, Any]:
+    """How MongoDB lists the index of a constraint of the configuration."""
+    sparse = {"sparse": True} if constraint.sparse else {}
+    options = {"unique": True, **sparse, **as_options(constraint.collation)}
+    return as_listed(tuple((path, 1) for path in constraint.fields), constraint.name, options)
 
 
 def as_information(found: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -104,13 +83,14 @@ def as_information(found: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 @dataclass(frozen=True, slots=True)
 class IndexRequest:
     """An index that an application requests: `declared` if the configuration, or every store by itself, has one that
-    serves it. `name` is its name from then on, `plain_name` its name on MongoDB; `options`: the others that describe
-    it."""
+    serves it. `name` is the name of that one, `plain_name` its name on MongoDB; `options`: the others that describe
+    it; `raw`: the index as MongoDB lists it, once it is created there."""
 
     name: str
     plain_name: str
     keys: IndexKeys
     declared: bool
+    raw: Mapping[str, Any]
     unique: bool = False
     sparse: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -124,64 +104,16 @@ class IndexRequest:
         """Whether MongoDB has it only if it is created there: neither unique nor that of `_id`."""
         return not self.unique and self.paths != ("_id",)
 
-    def listed(self) -> Document:
-        """The index as MongoDB lists it, once it is created there."""
-        flags = {name: True for name, is_set in (("unique", self.unique), ("sparse", self.sparse)) if is_set}
-        return {"v": 2, "key": dict(self.keys), "name": self.plain_name, **flags, **self.options}
-
     def existing(self) -> Existing:
-        return Existing.read(self.listed())
+        return Existing.read(self.raw)
 
     def creation(self) -> dict[str, Any]:
-        """The options with which MongoDB creates it."""
-        return {name: value for name, value in self.listed().items() if name not in ("key", "v")}
+        """The options with which MongoDB creates it, besides its name."""
+        flags = {name: True for name, is_set in (("unique", self.unique), ("sparse", self.sparse)) if is_set}
+        return {**flags, **self.options}
 
     def constraint(self) -> UniqueSpec:
         return UniqueSpec(self.name, self.paths, self.sparse, of_index(self.options.get("collation")))
-
-
-@dataclass(frozen=True, slots=True)
-class Existing:
-    """An existing index: its keys, its distinguishing options, and its other options."""
-
-    name: str
-    signature: tuple[Any, ...]
-    options: Document | None = None
-
-    @classmethod
-    def read(cls, raw: Mapping[str, Any]) -> Existing:
-        """Of an entry of `listIndexes`."""
-        unique, sparse, partial, collation = (raw.get(name) for name in _SIGNATURE)
-        keys = tuple(raw["key"].items())
-        more = {name: value for name, value in raw.items() if name not in _NO_OPTION}
-        compares = of_index(collation) or collation
-        return cls(str(raw["name"]), (keys, bool(unique), bool(sparse), partial, compares), more or None)
-
-
-def conflict(existing: Iterable[Existing], wanted: Sequence[IndexRequest], declared: Mapping[str, Any]) -> None:
-    """Raises OperationFailure with the code of MongoDB's `createIndexes` (85 or 86) if one of those wanted has the name
-    of an index with other keys or options, or already exists under another name. For an index that the configuration
-    has (`declared`, by name) any name is valid, unless another index has it."""
-    there = list(existing)
-    for each in wanted:
-        if each.paths == ("_id",):
-            continue  # it exists, under whatever name
-        made = each.existing()
-        named = next((one for one in there if one.name == made.name), None)
-        if named is not None and named.signature != made.signature:
-            raise _failure(
-                86,
-                "IndexKeySpecsConflict",
-                "An existing index has the same name as the requested index. When index names are not specified, they "
-                f"are auto generated and can cause conflicts. Requested and existing index: {made.name!r}",
-            )
-        if each.declared and each.name in declared:
-            continue
-        same = named or next((one for one in there if one.signature == made.signature), None)
-        if same is not None and (same.name != made.name or same.options):
-            text = "an equivalent index with other options" if same.name == made.name else "with a different name"
-            raise _failure(85, "IndexOptionsConflict", f"Index already exists {text}: {same.name}")
-        there.append(made)
 
 
 def index_keys(keys: Any) -> IndexKeys:
@@ -204,32 +136,27 @@ def _exactly(path: Any) -> Any:
 def _check_key(path: str, kind: Any) -> None:
     if isinstance(kind, str):
         if kind != "hashed" and not is_special(kind):
-            raise _failure(67, "CannotCreateIndex", f"Unknown index plugin {kind!r}")
+            raise failure(67, "CannotCreateIndex", f"Unknown index plugin {kind!r}")
     elif not isinstance(kind, int):
         raise TypeError(f"second item in each key pair must be 1 or -1, not {type(kind).__name__}")
     elif isinstance(kind, bool) or not kind:
-        raise _failure(67, "CannotCreateIndex", f"Values in the index key pattern cannot be {kind}")
+        raise failure(67, "CannotCreateIndex", f"Values in the index key pattern cannot be {kind}")
     if path == "$**" or path.endswith(".$**"):
         return
     for part in path.split("."):
         if not part or part.startswith("$"):
-            raise _failure(
+            raise failure(
                 67, "CannotCreateIndex", f"Index keys cannot contain an empty or a $-prefixed field: {path!r}"
             )
-
-
-def _failure(code: int, name: str, text: str) -> OperationFailure:
-    return OperationFailure(text, code, {"ok": 0.0, "errmsg": text, "code": code, "codeName": name})
 
 
 def wanted(spec: CollectionSpec, keys: IndexKeys, options: Mapping[str, Any]) -> IndexRequest:
     """The index that `create_index` requests of a collection whose primary is DynamoDB. Raises UnsupportedOperation for
     a unique index that DynamoDB cannot enforce, OperationFailure with the server's code for an invalid option and for
     a name that another index has."""
-    _check_options(keys, options)
+    raw = listed(spec, keys, options)
     paths = tuple(path for path, _ in keys)
-    check_not_own(spec, keys, options)
-    unique, sparse = _is_set(options.get("unique")), _is_set(options.get("sparse"))
+    unique, sparse = is_set(options.get("unique")), is_set(options.get("sparse"))
     more = _described(options)
     collation = of_index(more.get("collation"))
     for name in ("partialFilterExpression", "collation"):
@@ -240,8 +167,8 @@ def wanted(spec: CollectionSpec, keys: IndexKeys, options: Mapping[str, Any]) ->
     if unique and kinds:
         what = f"create_index(unique=True) of kind {kinds[0]!r}"
         raise UnsupportedOperation(what, "DynamoDB would accept values that MongoDB refuses")
-    own = str(options.get("name") or "_".join(f"{path}_{direction}" for path, direction in keys))
-    request = IndexRequest(own, own, keys, paths == ("_id",) and not kinds, unique, sparse, more)
+    own = str(raw["name"])
+    request = IndexRequest(own, own, keys, paths == ("_id",) and not kinds, raw, unique, sparse, more)
     if request.declared:
         return replace(request, name="_id_")
     kept = {"hidden", "collation"} if unique else {"hidden"}
@@ -251,10 +178,16 @@ def wanted(spec: CollectionSpec, keys: IndexKeys, options: Mapping[str, Any]) ->
         same = (sparse, collation) == (bool(each.get("sparse")), of_index(each.get("collation")))
         if serves and unique == bool(each.get("unique")) and (not unique or same):
             return replace(request, name=name, declared=True)
-    if own in documents(spec):
-        text = f"An existing index has the same name as the requested index, but other keys or options: {own}"
-        raise _failure(86, "IndexKeySpecsConflict", text)
     return request
+
+
+def listed(spec: CollectionSpec, keys: IndexKeys, options: Mapping[str, Any]) -> Document:
+    """The index as MongoDB would list it. Raises UnsupportedOperation for one that would look like one of shadow's own,
+    and OperationFailure with the server's code for invalid options."""
+    check_options(keys, options)
+    check_not_own(spec, keys, options)
+    name = options.get("name") or "_".join(f"{path}_{direction}" for path, direction in keys)
+    return as_listed(keys, str(name), {**options, "collation": plain_collation(options.get("collation"))})
 
 
 def requested(spec: CollectionSpec, keys: Any, options: Mapping[str, Any]) -> IndexRequest | None:
@@ -275,85 +208,14 @@ def check_not_own(spec: CollectionSpec, keys: Any, options: Mapping[str, Any]) -
 
 def _described(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that describe an index, besides its name and the flags `unique` and `sparse`."""
-    more = {name: value for name, value in options.items() if name not in _OF_THE_CALL - {"session"}}
-    for name in ("name", "unique", "sparse", "session"):
-        more.pop(name, None)
+    more = {name: value for name, value in options.items() if name not in _ELSEWHERE}
     if "collation" in more:
-        more["collation"] = _collation(more["collation"])
+        more["collation"] = plain_collation(more["collation"])
         if more["collation"] in (None, {"locale": "simple"}):
             del more["collation"]
     if more.get("hidden") is False:
         del more["hidden"]
     return more
-
-
-def _collation(value: Any) -> Any:
-    return dict(value.document) if isinstance(value, Collation) else value
-
-
-def _is_set(flag: Any) -> bool:
-    return bool(flag.to_decimal() if isinstance(flag, Decimal128) else flag)
-
-
-def _check_options(keys: IndexKeys, options: Mapping[str, Any]) -> None:
-    # A driver encodes the whole command first, so it raises for any value that BSON cannot hold.
-    bson.encode({name: value for name, value in options.items() if name not in _NOT_SENT})
-    name = options.get("name")
-    if name is not None and not isinstance(name, str):
-        raise _failure(14, "TypeMismatch", "The field 'name' must be a string")
-    if name == "":
-        raise _failure(67, "CannotCreateIndex", "The field 'name' must not be empty")
-    limit = options.get("maxTimeMS", 0)
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit < 2**31:
-        raise UnsupportedOperation("create_index(maxTimeMS=...)", "it must be a whole number of milliseconds")
-    if options.get("session") is not None:
-        raise UnsupportedOperation("create_index(session=...)", "DynamoDB has no sessions")
-    _check_names(options)
-    for flag in ("unique", "sparse", "hidden"):
-        if flag in options and not isinstance(options[flag], bool | int | float | Decimal128):
-            raise _failure(14, "TypeMismatch", f"The field '{flag}' must be a bool or a number")
-    more = {name for name in options if name not in _OF_ID}
-    if [path for path, _ in keys] == ["_id"] and more:
-        text = f"The field '{min(more)}' is not valid for an _id index specification"
-        raise _failure(197, "InvalidIndexSpecificationOption", text)
-    _check_expiry(keys, options)
-    if "partialFilterExpression" in options and not isinstance(options["partialFilterExpression"], Mapping):
-        raise _failure(14, "TypeMismatch", "The field 'partialFilterExpression' must be an object")
-    collation = _collation(options.get("collation"))
-    if collation is not None and not isinstance(collation, Mapping):
-        raise TypeError("collation must be a dict, bson.son.SON, or an instance of collation.Collation")
-    if collation is not None:
-        bson.encode(collation)
-        if not collation:
-            raise _failure(2, "BadValue", "The field 'collation' cannot be an empty object.")
-    if [path for path, _ in keys] != ["_id"]:
-        if name == "_id_":
-            raise _failure(2, "BadValue", "The index name '_id_' is reserved for the _id index")
-        return
-    if keys[0][1] < 0:
-        raise _failure(2, "BadValue", "The field 'key' for an _id index must be {_id: 1}")
-
-
-def _check_names(options: Mapping[str, Any]) -> None:
-    """Raises the server's error for an option that no index has."""
-    unknown = options.keys() - _DESCRIBING - _OF_THE_CALL
-    if unknown:
-        text = f"The field '{min(unknown)}' is not valid for an index specification"
-        raise _failure(197, "InvalidIndexSpecificationOption", text)
-
-
-def _check_expiry(keys: IndexKeys, options: Mapping[str, Any]) -> None:
-    if "expireAfterSeconds" not in options:
-        return
-    seconds = options["expireAfterSeconds"]
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float | Decimal128):
-        raise _failure(67, "CannotCreateIndex", "The field 'expireAfterSeconds' must be a number")
-    number = float(seconds.to_decimal() if isinstance(seconds, Decimal128) else seconds)
-    if not 0 <= number <= _MOST_SECONDS:
-        raise _failure(67, "CannotCreateIndex", f"expireAfterSeconds must be from 0 to {_MOST_SECONDS}")
-    if len(keys) > 1:
-        text = "TTL indexes are single-field indexes"
-        raise _failure(67, "CannotCreateIndex", text)
 
 
 def is_known(spec: CollectionSpec, hint: Any, *, whole: bool = False) -> bool:
@@ -363,7 +225,7 @@ def is_known(spec: CollectionSpec, hint: Any, *, whole: bool = False) -> bool:
     if isinstance(hint, str):
         return hint in there or any(_is_named_by_keys(hint, each["key"]) for each in there.values())
     items = list(hint.items() if isinstance(hint, Mapping) else hint)
-    keys = tuple(each if isinstance(each, str) else _path(each) for each in items)
+    keys = tuple(each if isinstance(each, str) else _pair(each)[0] for each in items)
     return any(tuple(each["key"]) == keys for each in there.values())
 
 
@@ -371,30 +233,18 @@ def _is_named_by_keys(name: str, keys: Iterable[str]) -> bool:
     return re.fullmatch("_".join(f"{re.escape(path)}_-?1" for path in keys), name) is not None
 
 
-def _path(pair: Any) -> Any:
-    path, _ = pair  # raises TypeError or ValueError, as the drivers do, for anything but a pair
-    return path
-
-
-def to_drop(spec: CollectionSpec, index_or_name: Any) -> str:
-    """The name of the index that `drop_index` should drop. Raises MongoDB's error for `_id_`, and UnsupportedOperation
-    for one that the collection's description has."""
-    keys = () if isinstance(index_or_name, str) else sort_pairs(index_or_name)
-    name = index_name(index_or_name)
-    if name == "_id_" or keys == (("_id", 1),):
-        raise _failure(72, "InvalidOptions", "cannot drop _id index")
-    if is_own(name, spec.reserved):
-        raise UnsupportedOperation("drop_index", "tombstones expire by that index")
-    if is_known(spec, name) or (keys and is_known(spec, keys)):
-        raise _belongs_to_all()
-    return name
+def _pair(pair: Any) -> tuple[Any, Any]:
+    path, direction = pair  # raises TypeError or ValueError, as the drivers do, for anything but a pair
+    return path, direction
 
 
 def index_name(index_or_name: Any) -> str:
-    """The name of an index that is given by its name or by its keys."""
+    """The name of an index that is given by its name or by its keys, whatever their kinds."""
     if isinstance(index_or_name, str):
         return index_or_name
-    return "_".join(f"{path}_{direction}" for path, direction in sort_pairs(index_or_name))
+    given = index_or_name.items() if isinstance(index_or_name, Mapping) else index_or_name
+    pairs = [(each, 1) if isinstance(each, str) else _pair(each) for each in given]
+    return "_".join(f"{path}_{direction}" for path, direction in pairs)
 
 
 def check_droppable(spec: CollectionSpec, index_or_name: Any) -> str:
@@ -405,6 +255,8 @@ def check_droppable(spec: CollectionSpec, index_or_name: Any) -> str:
     name = index_name(index_or_name)
     if is_own(name, spec.reserved):
         raise UnsupportedOperation("drop_index", "tombstones expire by that index")
+    if name == "_id_":
+        raise failure(72, "InvalidOptions", "cannot drop _id index")
     if any(each.name == name for each in spec.unique):
         raise _belongs_to_all()
     return name
@@ -413,14 +265,14 @@ def check_droppable(spec: CollectionSpec, index_or_name: Any) -> str:
 def _belongs_to_all() -> UnsupportedOperation:
     return UnsupportedOperation(
         "drop_index",
-        "an index that is declared, or unique, belongs to every process",
+        "a unique index of the configuration belongs to every process",
         hint="remove it from the configuration; the tables keep it",
     )
 
 
 def index_not_found(name: str) -> OperationFailure:
     """The server's error for an index that does not exist."""
-    return _failure(_INDEX_NOT_FOUND, "IndexNotFound", f"index not found with name [{name}]")
+    return failure(_INDEX_NOT_FOUND, "IndexNotFound", f"index not found with name [{name}]")
 
 
 def is_not_found(error: Exception) -> bool:

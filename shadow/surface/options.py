@@ -26,9 +26,9 @@ OPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "codec_options": ("any", "-"),
     "read_preference": ("primary, primaryPreferred", "secondary, secondaryPreferred, nearest, tags, staleness"),
     "read_concern": ("local, available", "majority, linearizable, snapshot"),
-    "write_concern": ("w=1, w=majority (unless the client has another w), j=False", "w=0; other w, j, fsync, wtimeout"),
+    "write_concern": ("w=0, w=1, w=majority (unless the client has another w), j=False", "other w, j, fsync, wtimeout"),
 }
-"""By option: what is accepted, and what is refused unless the client has it anyway (w=0: always). For the manual."""
+"""By option: what is accepted, and what is refused unless the client has it anyway. For the manual."""
 
 _HINT: Final = "set it in `mongo.url`, for all collections"
 _KEPT: Final = frozenset(
@@ -75,8 +75,6 @@ class ClientDefaults:
             raise _refusal("read_preference", "reads go where the client sends them, and on DynamoDB to the table")
         if read is not None and read.level not in _WEAK_LEVELS and read != self.read_concern:
             raise _refusal("read_concern", "the client reads with less than that on MongoDB")
-        if write is not None and not write.acknowledged:
-            raise UnsupportedOperation("with_options(write_concern=...)", "w=0 leaves every outcome unknown")
         if write is not None and not self._writes_by(write.document):
             raise _refusal("write_concern", "the client does not write with that on MongoDB")
 
@@ -90,7 +88,8 @@ class ClientDefaults:
     def _writes_by(self, wanted: Mapping[str, Any]) -> bool:
         ours = self.write_concern.document
         # Without a concern, a replica set gets `majority`, and a single server has no other member.
-        enough = (1, ours.get("w", "majority"))
+        # The library needs an answer, whether or not the caller asks for one (`surface.unacknowledged`).
+        enough = (0, 1, ours.get("w", "majority"))
         return all(
             (name == "w" and value in enough) or value == ours.get(name) or (name in ("j", "fsync") and not value)
             for name, value in wanted.items()

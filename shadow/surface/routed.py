@@ -37,6 +37,7 @@ from shadow.surface.routed_cursor import RoutedAnswer, RoutedCursor
 from shadow.surface.server_reads import ServerReads
 from shadow.surface.sessions import in_session, without_session
 from shadow.surface.stamping import READS, WRITES, Stamping, hidden_in, is_stamp
+from shadow.surface.unacknowledged import without_answer
 from shadow.surface.ways_around import CollectionOwner, checked_pipeline, joins_of, refuse_past, target_of
 
 __all__ = ["RoutedCollection", "RoutedHandle"]
@@ -193,7 +194,11 @@ class RoutedCollection(ServerReads):
         passage, answer = await forwarder.write(self._name, Verb(verb), call, session)
         if passage is Passage.VERSIONED:
             self._check_concerns()
-            return await self._versioned(verb, arguments, options)
+            asked = self._concerns.write_concern
+            if asked is None or asked.acknowledged:
+                return await self._versioned(verb, arguments, options)
+            made = functools.partial(self._versioned, verb)
+            return await without_answer(verb, made, session, arguments, options)
         return self._unstamped(answer)
 
     async def _forward_look(self, verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:

@@ -18,7 +18,8 @@ from shadow.stores.mongo.drivers import bound_session, call_signature, is_sessio
 __all__ = ["SessionHandle", "in_session", "without_session"]
 
 _NOT_IN_TRANSACTION: Final = 263
-"""OperationNotSupportedInTransaction (error_codes.yml)."""
+_INVALID_OPTIONS: Final = 72
+"""OperationNotSupportedInTransaction, InvalidOptions (error_codes.yml)."""
 _CURSORS: Final = frozenset({"aggregate", "aggregate_raw_batches", "find", "find_raw_batches"})
 _ABOUT: Final = frozenset({
     "create_index", "create_indexes", "drop", "drop_index", "drop_indexes", "index_information", "list_indexes",
@@ -67,22 +68,27 @@ def in_session(collection: str, handle: Any, verb: str, session: Any) -> Any:
     for a snapshot of what MongoDB does not answer."""
     if verb == "estimated_document_count":
         raise ConfigurationError("estimated_document_count does not support sessions")
-    if verb in _ABOUT:
-        if session.in_transaction:
-            _refuse(verb)
-        return handle
     if session.options.snapshot and not handle.is_on_mongo(collection):
         raise UnsupportedOperation("a snapshot session", "reads of DynamoDB show the newest documents")
+    if verb in _ABOUT:
+        if session.in_transaction:
+            _refuse_in_transaction(verb)
+        if session.options.snapshot:
+            text = f"{verb} does not support a read concern of snapshot: read concern not supported"
+            raise _failure(text, _INVALID_OPTIONS, "InvalidOptions")
+        return handle
     return SessionHandle(handle, session)
 
 
-def _refuse(verb: str) -> NoReturn:
+def _refuse_in_transaction(verb: str) -> NoReturn:
     if verb in ("create_index", "create_indexes"):
         raise UnsupportedOperation(f"{verb}(session=...)", "an index is no part of a transaction on two stores")
     text = f"Cannot run {verb!r} in a multi-document transaction."
-    raise OperationFailure(text, _NOT_IN_TRANSACTION, {
-        "ok": 0.0, "code": _NOT_IN_TRANSACTION, "codeName": "OperationNotSupportedInTransaction", "errmsg": text
-    })  # fmt: skip
+    raise _failure(text, _NOT_IN_TRANSACTION, "OperationNotSupportedInTransaction")
+
+
+def _failure(text: str, code: int, name: str) -> OperationFailure:
+    return OperationFailure(text, code, {"ok": 0.0, "code": code, "codeName": name, "errmsg": text})
 
 
 class SessionHandle:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from shadow.errors import UnsupportedOperation
 from shadow.surface.cursor import DocumentCursor
-from shadow.surface.stamping import joins_hidden
+from shadow.surface.stamping import hidden_in, joins_hidden
 
 __all__ = [
     "CollectionOwner",
@@ -25,6 +25,7 @@ __all__ = [
     "joins_of",
     "refuse_past",
     "target_of",
+    "view_hidden",
     "written",
     "written_elsewhere",
 ]
@@ -251,3 +252,18 @@ def checked_pipeline(owner: CollectionOwner, pipeline: Any) -> Any:
     return (
         joins_hidden(pipeline, lambda name: owner.reserved_of(name) if name in joined else None) if joined else pipeline
     )
+
+
+def view_hidden(owner: CollectionOwner, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options of a command that creates or changes a collection. If it is a view, the pipeline that MongoDB keeps
+    hides versions and tombstones of configured collections: no call that reads the view could."""
+    source, pipeline = options.get("viewOn"), options.get("pipeline", [])
+    if not isinstance(source, str) or not isinstance(pipeline, Sequence) or isinstance(pipeline, str | bytes):
+        return options
+
+    def reserved_of(name: str) -> str | None:
+        return owner.reserved_of(name) if name in owner.configured() else None
+
+    own = reserved_of(source)
+    hidden = joins_hidden(pipeline, reserved_of) if own is None else hidden_in(pipeline, own, reserved_of)
+    return {**options, "pipeline": hidden}

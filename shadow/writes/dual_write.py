@@ -89,7 +89,8 @@ class DualWrite:
             opened = await self._intents.open(collection, keys)
             results = await self._ask(collection, verb, route, opened.op_ids, ask)
             self._failpoints(Point.AFTER_PRIMARY)
-            changes = [self._decided(*each) for each in zip(changes, opened.op_ids, results, strict=True)]
+            if any(key is ANY for key in keys):
+                changes = [self._decided(*each) for each in zip(changes, opened.op_ids, results, strict=True)]
             if self._intents.expired(opened):
                 keys = [change.key for change in changes]
                 opened = await self._intents.renew(collection, keys, opened)

@@ -29,7 +29,7 @@ from tests.bench.lanes import NAME as LANES
 from tests.bench.lanes import lanes
 from tests.bench.many import NAMES as MANY
 from tests.bench.many import many
-from tests.bench.peers import document, opened
+from tests.bench.peers import Peers, document, opened
 from tests.bench.processes import COUNTS, processes
 from tests.bench.sites import Sites
 from tests.bench.table import as_json, missed, row, table
@@ -38,6 +38,10 @@ from tests.support import dynamodb_local
 
 _QUICK = ("comparison", "find_one off", "find_one shadow", "find_one paced", "update_one paced", *BULK)
 """What a minute's look is at: the lines of the budget. `--only` chooses others."""
+
+
+_SEPARATE = (LANES, *MANY, *BULK, *map("processes {}".format, COUNTS))
+"""Benches that make their own Shadows: where no other one is asked for, no others are made."""
 
 
 def arguments(given: list[str]) -> argparse.Namespace:
@@ -75,57 +79,64 @@ async def measure(mongo_url: str, endpoint: str, folder: Path, chosen: argparse.
     )
     store = DynamoStore(settings, {})
     try:
-        async with (
-            opened(mongo_url, database, endpoint) as peers,
-            Sites(mongo_url, database, endpoint, folder) as sites,
-        ):
+        async with opened(mongo_url, database, endpoint) as peers:
             await peers.plant(notes)
-            await sites.plant(notes)
-            with (
-                writes.journal_benches(folder, chosen.calls) as journal,
-                journals_beside_each_other(mongo_url, database, endpoint, folder, chosen.calls) as journals,
-                beside_faults(endpoint) as secondary,
-            ):
-                benches = [
-                    parts.comparison(chosen.calls),
-                    parts.imports(chosen.calls),
-                    *journal,
-                    *journals,
-                    *await parts.store(peers, store, chosen.calls),
-                    *await reads.benches(peers, sites, chosen.calls),
-                    await traces(sites, chosen.calls),
-                    *await writes.benches(peers, sites, chosen.calls),
-                    await secondary(sites, chosen.calls),
-                ]
-                if chosen.list:
-                    names = [each.name for each in benches]
-                    print("\n".join([*names, LANES, *MANY, *BULK, *map("processes {}".format, COUNTS)]))
-                    return
-                for bench in wanted(benches, chosen.only):
-                    for result in await run(bench, chosen.rounds):
-                        yield result
-                if any(LANES.startswith(only) for only in chosen.only or [""]):
-                    async with lanes(peers, endpoint, chosen.calls) as bench:
-                        for result in await run(bench, chosen.rounds):
-                            yield result
-                if any(name.startswith(only) for name in MANY for only in chosen.only or [""]):
-                    async with many(peers, mongo_url, database, endpoint, folder, chosen.calls) as calls_for_many:
-                        for bench in wanted(calls_for_many, chosen.only):
+            if chosen.list or not chosen.only or not set(_SEPARATE).issuperset(chosen.only):
+                # Their Shadows are closed before the next benches begin: each has tasks of its own in the event loop.
+                async with Sites(mongo_url, database, endpoint, folder) as sites:
+                    await sites.plant(notes)
+                    with (
+                        writes.journal_benches(folder, chosen.calls) as journal,
+                        journals_beside_each_other(mongo_url, database, endpoint, folder, chosen.calls) as journals,
+                        beside_faults(endpoint) as secondary,
+                    ):
+                        benches = [
+                            parts.comparison(chosen.calls),
+                            parts.imports(chosen.calls),
+                            *journal,
+                            *journals,
+                            *await parts.store(peers, store, chosen.calls),
+                            *await reads.benches(peers, sites, chosen.calls),
+                            await traces(sites, chosen.calls),
+                            *await writes.benches(peers, sites, chosen.calls),
+                            await secondary(sites, chosen.calls),
+                        ]
+                        if chosen.list:
+                            print("\n".join([*(each.name for each in benches), *_SEPARATE]))
+                            return
+                        for bench in wanted(benches, chosen.only):
                             for result in await run(bench, chosen.rounds):
                                 yield result
-                if any(name.startswith(only) for name in BULK for only in chosen.only or [""]):
-                    async with bulk(mongo_url, endpoint, folder, chosen.calls) as jobs:
-                        for bench in wanted(jobs, chosen.only):
-                            for result in await run(bench, chosen.rounds):
-                                yield result
-                for count in COUNTS:
-                    if not any(f"processes {count}".startswith(name) for name in chosen.only or [""]):
-                        continue
-                    async with processes(count, chosen.calls, mongo_url, database, endpoint) as bench:
-                        for result in await run(bench, chosen.rounds):
-                            yield result
+            async for result in separate(peers, mongo_url, database, endpoint, folder, chosen):
+                yield result
     finally:
         await store.close()
+
+
+async def separate(
+    peers: Peers, mongo_url: str, database: str, endpoint: str, folder: Path, chosen: argparse.Namespace
+) -> AsyncIterator[Result]:
+    """The results of the benches that make their own Shadows."""
+    if any(LANES.startswith(only) for only in chosen.only or [""]):
+        async with lanes(peers, endpoint, chosen.calls) as bench:
+            for result in await run(bench, chosen.rounds):
+                yield result
+    if any(name.startswith(only) for name in MANY for only in chosen.only or [""]):
+        async with many(peers, mongo_url, database, endpoint, folder, chosen.calls) as calls_for_many:
+            for bench in wanted(calls_for_many, chosen.only):
+                for result in await run(bench, chosen.rounds):
+                    yield result
+    if any(name.startswith(only) for name in BULK for only in chosen.only or [""]):
+        async with bulk(mongo_url, endpoint, folder, chosen.calls) as jobs:
+            for bench in wanted(jobs, chosen.only):
+                for result in await run(bench, chosen.rounds):
+                    yield result
+    for count in COUNTS:
+        if not any(f"processes {count}".startswith(name) for name in chosen.only or [""]):
+            continue
+        async with processes(count, chosen.calls, mongo_url, database, endpoint) as bench:
+            for result in await run(bench, chosen.rounds):
+                yield result
 
 
 async def show(mongo_url: str, endpoint: str, folder: Path, chosen: argparse.Namespace) -> list[Result]:

@@ -37,11 +37,14 @@ Step = Callable[[], Awaitable[object]]
 
 
 class _Sites(Sites):
+    """Each Shadow has a database of its own, and so a control store that no other one finds."""
+
     def _settings(self, driver: str, phase: str, shadow_reads: float, traces: bool) -> Settings:
         settings = super()._settings(driver, phase, shadow_reads, traces)
         limits = settings.limits.model_copy(update={"write_queue": 4 * _COUNT, "write_deadline": 60.0})
+        mongo = settings.mongo.model_copy(update={"database": f"{self.database}-{driver}-{phase}"})
         collections = {_name(driver, phase): next(iter(settings.collections.values()))}
-        return settings.model_copy(update={"limits": limits, "collections": collections})
+        return settings.model_copy(update={"limits": limits, "collections": collections, "mongo": mongo})
 
 
 @dataclass

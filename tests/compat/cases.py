@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import bson
+from bson import DBRef
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
@@ -55,9 +56,14 @@ class Answer:
         return repr([bson.decode(d, codec_options=CANONICAL) for d in self.documents])
 
 
+def _fields(document: Any) -> Any:
+    """Those of an answer. The drivers read one with `$ref` and `$id` as a reference."""
+    return document.as_doc() if isinstance(document, DBRef) else document
+
+
 def _answer(ask: Callable[[], Any]) -> Answer:
     try:
-        return Answer([bson.encode(document) for document in ask()])
+        return Answer([bson.encode(_fields(document)) for document in ask()])
     except UnsupportedOperation as error:
         return Answer(refused=error.name)
     except OperationFailure as error:

@@ -22,6 +22,7 @@ from shadow.model.operation import Query
 from shadow.model.phase import StoreName
 from shadow.model.reads import Aggregate, Count, Distinct, FindOne, Read
 from shadow.model.schema import ExpirySpec
+from shadow.model.version import ABSENT, Image, Version, fresh_id
 from shadow.mongoql.expiry import MARGIN, delete_after, has_expired
 from shadow.reads import bypass_watch
 from tests.contract.test_sessions import session_of, transaction
@@ -225,6 +226,42 @@ async def test_what_has_expired_gives_way_to_what_comes_after_it(
     control = control_of(site)
     assert (await verify(shadow, control, patience=10.0)).clean
     control.close()
+
+
+@pytest.mark.parametrize("site", ["dynamo"], indirect=True)
+async def test_a_late_copy_does_not_take_the_place_of_what_the_monitor_has_deleted(
+    site: Site, shadow: Shadow, fast_monitor: pymongo.MongoClient[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MongoDB as the secondary leaves no tombstone where its monitor deletes. A copy of an older version, on its way
+    since before all that, must not find the place free: that version would stay until somebody verifies."""
+    things, raw = shadow[COLLECTION], fast_monitor[site.database][COLLECTION]
+    raw.create_index("at", expireAfterSeconds=AFTER)
+    store: Any = shadow._engine.runtime().stores[StoreName.MONGO]
+    old = Image(Version(fresh_id(), 1), {"_id": 1, "at": LATER, "mail": 1, "n": "old"})
+    on_its_way, arrives, put = asyncio.Event(), asyncio.Event(), store._put
+
+    async def put_late(collection: str, key: Any, image: Image, expected: Any) -> bool:
+        if image.state == old.state:
+            on_its_way.set()
+            await arrives.wait()
+        return bool(await put(collection, key, image, expected))
+
+    monkeypatch.setattr(store, "_put", put_late)
+    late = asyncio.create_task(store.put(COLLECTION, 1, old, ABSENT))
+    await on_its_way.wait()
+    await things.insert_one({"_id": 1, "at": LATER, "mail": 1, "n": "new"})
+    assert await shadow.settled(30)
+    assert raw.find_one({"_id": 1}, {"n": 1}) == {"_id": 1, "n": "new"}
+    await things.update_one({"_id": 1}, {"$set": {"at": GONE}})
+    async with asyncio.timeout(90):
+        while raw.find_one({"_id": 1}) is not None:  # noqa: ASYNC110 - the monitor wakes nobody
+            await asyncio.sleep(0.2)
+    arrives.set()
+    assert not await late
+    assert (await store.image(COLLECTION, 1)).state == ABSENT
+    assert await shadow.settled(30)
+    await things.insert_one({"_id": 1, "at": LATER, "mail": 1, "n": "newest"})
+    await site.level(shadow)
 
 
 async def test_a_unique_value_passes_on_from_what_has_expired(

@@ -190,6 +190,7 @@ async def test_12_the_estimated_count_is_exact(sides: Sides) -> None:
 async def test_13_drop_deletes_the_documents_and_keeps_the_table(sides: Sides) -> None:
     await sides.fill({"_id": 1}, {"_id": 2})
     for side in (sides.bare, sides.shim):
+        await side.create_index("n", unique=True, sparse=True)
         await side.drop()
         assert await side.count_documents({}) == 0
     assert await sides.bare.index_information() == {}
@@ -393,21 +394,26 @@ def raw_with(raw: bytes, more: bytes) -> bytes:
     return document(raw[4:-1], more)
 
 
-async def test_45_drop_indexes_keeps_those_of_the_configuration(sides: Sides) -> None:
+async def test_45_a_unique_index_of_the_configuration_stays(sides: Sides) -> None:
     own = {"indexes": (IndexSpec("a-index", "a"),), "unique": (UniqueSpec("u-unique", ("u",)),)}
     spec = dataclasses.replace(sides.shadow._engine.specs["things"], **own)
-    shim = sides.shim
-    shim._spec = spec
-    assert await shim.create_index("a") == "a-index"
-    assert await sides.bare.create_index("a") == "a_1"
+    sides.shadow._engine.specs["things"] = spec
+    sides.shadow._engine.indexes._configured = lambda: {"things": spec}
+    shim = sides.shadow["things"]
     for side in (sides.bare, shim):
-        assert await side.create_index("b") == "b_1"
-    assert list(await sides.bare.index_information()) == ["_id_", "a_1", "b_1"]
-    assert list(await shim.index_information()) == ["_id_", "a-index", "u-unique"]
+        assert await side.create_index("a") == "a_1"
+        assert await side.create_index([("b", "text")]) == "b_text"
+    assert await sides.bare.create_index("u", unique=True) == "u_1"
+    assert await shim.create_index("u", unique=True) == "u-unique"
+    theirs, ours = await sides.bare.index_information(), await shim.index_information()
+    theirs["u-unique"] = theirs.pop("u_1")
+    assert theirs == ours
     for side in (sides.bare, shim):
         await side.drop_indexes()
     assert list(await sides.bare.index_information()) == ["_id_"]
-    assert list(await shim.index_information()) == ["_id_", "a-index", "u-unique"]
+    assert list(await shim.index_information()) == ["_id_", "u-unique"]
+    with pytest.raises(OperationFailure, match="text"):
+        await shim.find({"$text": {"$search": "x"}}).to_list(None)
 
 
 async def test_46_what_has_expired_is_hidden_at_once_but_in_joins(
@@ -494,3 +500,18 @@ async def test_510_a_collection_that_was_dropped_is_empty_and_exists(sides: Side
             await sides.shadow.create_collection("things")
         assert await sides.shim.count_documents({}) == 0
         assert await sides.shadow.settled(20)
+
+
+async def test_530_a_view_shows_what_is_replicated(sides: Sides) -> None:
+    await sides.fill({"_id": 1})
+    for database in (sides.bare.database, sides.shadow):
+        await database.create_collection("seen", viewOn="things", pipeline=[])
+    assert await sides.shadow.settled(20)
+    sides.shadow._engine.parts.routes.set("things", Route(StoreName.DYNAMO, Phase.OFF))
+    await sides.fill({"_id": 2})
+    assert await sides.bare.database["seen"].count_documents({}) == 2
+    assert await sides.shadow["seen"].find().to_list(None) == [{"_id": 1}]
+    join = {"from": "things", "localField": "_id", "foreignField": "_id", "as": "a"}
+    assert len(await sides.bare.database["seen"].aggregate([{"$lookup": join}]).to_list(None)) == 2
+    with pytest.raises(UnsupportedOperation, match="its primary is DynamoDB"):
+        await sides.shadow["seen"].aggregate([{"$lookup": join}]).to_list(None)

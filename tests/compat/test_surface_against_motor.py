@@ -30,7 +30,7 @@ from tests.compat.cases import Answer, Case, verdict
 from tests.compat.surface import Call, Caller
 from tests.support.shims import audit_of, settings_for
 from tests.support.surface import Seen
-from tests.support.topologies import drop, root_url
+from tests.support.topologies import admit, drop, plain_url, root_url
 
 pytestmark = pytest.mark.timeout(3600)
 
@@ -68,7 +68,10 @@ async def pair(
     settings = type(settings).model_validate(
         {**raw, "mongo": settings.mongo, "dynamo": settings.dynamo, "journal": settings.journal}
     )
-    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(root_url(mongo_url))
+    # MongoDB as primary asks what the application's user may do, and DynamoDB knows nothing of it.
+    admit(mongo_url, f"{name}bare")
+    url = plain_url(mongo_url) if primary is StoreName.MONGO else root_url(mongo_url)
+    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(url)
     bare = client[f"{name}bare"]["things"]
     if unique:
         await bare.create_index("u", name="u_1", unique=True, sparse=True)

@@ -161,7 +161,7 @@ async def test_cursors_have_every_method_of_the_drivers(site: Beside) -> None:
     async def ask(things: Any) -> list[Any]:
         cursor = things.find({"n": {"$gte": 1}}).sort("_id", -1).skip(1).limit(2).batch_size(1).comment("why")
         found = [await cursor.to_list(None)]
-        cursor = things.find().where("this.n >= 2").collation({"locale": "en"}).max_time_ms(1000).allow_disk_use(True)
+        cursor = things.find().where("this.n >= 2").collation({"locale": "en"}).max_time_ms(60_000).allow_disk_use(True)
         found.append([each async for each in cursor.hint([("_id", 1)])])
         found.append(sorted(map(str, await things.find({"n": 2}).distinct("kind"))))
         found.append((await things.find({"n": 2}).explain())["queryPlanner"]["winningPlan"]["stage"])
@@ -258,6 +258,7 @@ async def test_a_configured_name_below_one_that_is_not(tmp_path: Path, mongo_url
         assert type(site.shadow["a"]["b"]) is type(site.shadow.a.b) is type(site.shim)
 
 
+@pytest.mark.plain_options(reason="what it writes with w=1 it counts at once, and a majority may not have it yet")
 def test_made_without_an_event_loop(tmp_path: Path, mongo_url: str, driver: str, fresh_name: str) -> None:
     """At import time, and used under one loop after the other."""
     admit(mongo_url, fresh_name)

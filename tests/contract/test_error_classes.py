@@ -18,6 +18,7 @@ from pymongo.errors import BulkWriteError, PyMongoError
 from shadow import Shadow
 from shadow.errors import UnsupportedOperation
 from shadow.model.phase import Phase, StoreName
+from shadow.mongoql.failures import UnknownOperator
 from shadow.stores.mongo.drivers import connect
 from tests.support.shims import assert_level, settings_for
 from tests.support.topologies import drop, root_url
@@ -42,6 +43,7 @@ UPDATES: Final[dict[str, Any]] = {
     "no number to add": {"$inc": {"n": "x"}},
     "no list to push to": {"$push": {"s": 1}},
     "no list to pull from": {"$pull": {"s": 1}},
+    "a pull by an operator of fields": {"$pull": {"l.0": {"$not": Regex("a")}}},
     "no list to pop from": {"$pop": {"s": 1}},
     "no list to add to": {"$addToSet": {"s": 1}},
     "no document below": {"$set": {"s.x": 1}},
@@ -64,6 +66,7 @@ UPDATES: Final[dict[str, Any]] = {
 FILTERS: Final[dict[str, Any]] = {
     "an unknown operator": {"n": {"$nonsense": 1}},
     "an unknown operator at the top": {"$nonsense": []},
+    "an operator of fields at the top": {"$not": {"n": 1}},
     "in no list": {"n": {"$in": 5}},
     "and of no list": {"$and": 5},
     "an empty or": {"$or": []},
@@ -210,6 +213,7 @@ def shape(error: BaseException) -> Any:
         entries = [(each["index"], each["code"], sorted(each)) for each in details.pop("writeErrors")]
         counts = {name: value for name, value in details.items() if name.startswith("n")}
         return "BulkWriteError", error.code, sorted(details), counts, entries
+    assert type(error) is not UnknownOperator, "what is ours alone is for no caller"
     details = getattr(error, "details", None)
     parts = sorted(set(details) - _OF_A_CLUSTER) if isinstance(details, Mapping) else None
     kind = next(each for each in type(error).__mro__ if each.__module__ == "pymongo.errors")  # what `except` sees

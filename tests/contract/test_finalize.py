@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from shadow import Shadow
 from shadow.config import CollectionSettings, IndexSettings, Settings, UniqueSettings
 from shadow.control.sqlite import SqliteRecords
 from shadow.embedded.audit import dynamo_client
+from shadow.embedded.servers import FaultProxy, Mode
 from shadow.jobs.jobs import reasons_of
 from shadow.jobs.target import JobRefused
 from shadow.model.operation import Delete, Insert, Update
@@ -363,6 +365,32 @@ async def test_a_write_between_the_look_and_the_deed_is_not_lost(
         "stands": ABSENT,
     }
     assert {"updated", "inserted"} <= missed, "they were not as they had been seen"
+
+
+@pytest.mark.timeout(120)
+async def test_what_an_attempt_without_an_answer_has_removed_is_counted(
+    mongo_url: str, dynamodb_local_url: str, new_proxy: Callable[[str], FaultProxy], tmp_path: Path, fresh_name: str
+) -> None:
+    """DynamoDB's client repeats the request, which then finds nothing to remove: of a version, of one beside what has
+    to stay, and of a tombstone."""
+    proxy = new_proxy(dynamodb_local_url)
+    settings = settings_for(tmp_path, mongo_url, proxy.url, fresh_name, [NAME])
+    place = Place(settings, StoreName.DYNAMO, tmp_path)
+    try:
+        async with place.shadow() as shadow:
+            await shadow.prepare()
+            for verb in (b"DynamoDB_20120810.UpdateItem", b"DynamoDB_20120810.DeleteItem"):
+                await versioned(shadow, place, {"_id": verb, "n": 1})
+                await versioned(shadow, place, {"_id": verb + b".", "at": dt.datetime(2026, 1, 1)})
+                await put(shadow, place, verb + b"..", Image(Tombstone(fresh_id())))
+                proxy.set(Mode.CUT, only=verb, times=1)
+                job = await place.finalize(shadow)
+                counts = {name: job.counts[name] for name in ("versions", "tombstones", "later")}
+                assert (job.outcome, counts) == ("complete", {"versions": 2, "tombstones": 1, "later": 0})
+            assert proxy.faults == 2
+    finally:
+        place.control.close()
+        drop(mongo_url, fresh_name)
 
 
 @pytest.mark.timeout(120)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from pymongo.errors import InvalidOperation, PyMongoError
+from pymongo.errors import InvalidOperation, OperationFailure, PyMongoError
 
 from shadow import Shadow
 from shadow.config import Settings
@@ -138,6 +138,11 @@ async def test_what_only_mongodb_has_is_asked_of_it_in_a_session_too(shadow: Sha
             assert await things.count_documents({"_id": "seen"}, session=session) == 1
             await things.insert_one({"_id": "later"})
             assert await things.find({"_id": "later"}, session=session).to_list(None) == []
+            for target in (things, bare):
+                for call in ("index_information", "options", "drop_indexes", "drop"):
+                    with pytest.raises(OperationFailure, match="read concern not supported") as refused:
+                        await getattr(target, call)(session=session)
+                    assert refused.value.code == 72
         else:
             with pytest.raises(UnsupportedOperation, match="a snapshot session"):
                 await things.find_one({"_id": 1}, session=session)

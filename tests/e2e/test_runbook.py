@@ -13,6 +13,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ from shadow.control import receipts
 from shadow.model.order import key_digest
 from tests.support import manual
 from tests.support.fleet_site import FleetSite
-from tests.support.fleet_worker import COLLECTION, SHARED, TASKS
+from tests.support.fleet_worker import COLLECTION, SHARED, TASKS, TWIN
 
 LONG: Final = os.environ.get("SHADOW_LONG") == "1"
 PROCESSES: Final = 8 if LONG else 3
@@ -83,6 +84,8 @@ def test_the_runbook_is_walked_through_under_the_traffic_of_many_processes(runni
         time.sleep(BETWEEN)
     notes = running.stop()
     assert [error for each in notes for error in each["errors"]] == []
+    backends = {number: "beanie" for number in [TWIN] if find_spec("beanie") is not None}
+    assert [each["backend"] for each in notes] == [backends.get(number, "driver") for number in range(PROCESSES)]
     check_counts(running, notes)
     check_primaries(notes)
     show_pauses(running, notes)

@@ -7,8 +7,10 @@ and when; what comes of it is the machine's own.
 All the while, *troublemakers* are at work beside one another: one kills processes (from outside, or sends out a process
 that kills itself at a named point, or ends one in order), one troubles the secondary, one the primary, one the journal,
 one sets the clock, one makes the other store the primary and
-back. Then all is calmed, the processes are ended, a fresh process recovers, and both stores are read with
-the bare drivers: they must be equal, and hold what `tests.support.history` says that they can.
+back. Few of those changes succeed, for whatever troubles a process or a store for long aborts them. So the last part of
+each round is for them: under the same traffic, but only beside what a flip has to endure, the primary is changed there
+and back until that has succeeded. Then all is calmed, the processes are ended, a fresh process recovers, and both
+stores are read with the bare drivers: they must be equal, and hold what `tests.support.history` says that they can.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import resource
 import secrets
 import signal
@@ -63,6 +66,16 @@ CROWDED: Final = 0.3
 HTTP_ONLY: Final = (Mode.THROTTLE, Mode.ERROR)
 POINTS: Final = [point for point in Point if point is not Point.AFTER_ASIDE]
 """Those that the processes come by: no value of theirs is unique."""
+ROUND: Final = 7.0
+"""Seconds of a round at least, if the primary changes. It begins with all troubles, and ends with flips."""
+WILD: Final = 0.6
+"""The share of a round in which there are all troubles."""
+FLIPS: Final = 2
+"""How often each store becomes the primary at the end of a round."""
+FLIPPING: Final = 480.0
+"""Seconds for that; it takes ten, for flips wait until nothing that was given up on can arrive (five seconds)."""
+ENDURED: Final = (Mode.DELAY,)
+"""What a store may do to requests while a flip is to succeed: a replay that fails keeps flips away for five seconds."""
 ENDING: Final = 120.0
 """Seconds within which a process that was asked to end must have done so; it takes two."""
 RECOVERY: Final = 180.0
@@ -93,11 +106,22 @@ class Figures:
     operations: dict[str, dict[str, int]] = field(default_factory=dict)
     kills: Counter[str] = field(default_factory=Counter)
     troubles: Counter[str] = field(default_factory=Counter)
+    flips: Counter[str] = field(default_factory=Counter)
+    """Of those at the ends of rounds, by what came of them."""
     faulty_requests: int = 0
     wrong: list[str] = field(default_factory=list)
 
     def total(self, outcome: str) -> int:
         return sum(each.get(outcome, 0) for each in self.operations.values())
+
+
+Deed = Callable[[random.Random], Awaitable[str]]
+"""What came of it."""
+
+
+def _without_names(said: str) -> str:
+    """Without ids of processes, so that it can be counted."""
+    return re.sub(r"\S*[0-9a-f]{8}\S*|\d+", "#", said)[:80]
 
 
 @dataclass(slots=True)
@@ -136,6 +160,7 @@ class Chaos:
         self._bare = self._on(site, urls)
         self._site = self._on(site, urls | {name: proxy.url for name, proxy in self._proxies.items()})
         self._folder = folder
+        self._gently = folder / "gently"
         self._clock = SteppedClock(folder / "clock") if plan.deployment.clocks == "stepped" else None
         self._environment = self._environment_of(plan.deployment)
         self._lives: list[_Life] = []
@@ -143,13 +168,14 @@ class Chaos:
         self._killing = asyncio.Lock()
         self._primary = StoreName(plan.deployment.primary)
         self._began = self._made = time.monotonic()
+        self._chances: dict[str, random.Random] = {}
 
     def _on(self, site: Site, urls: dict[str, str]) -> Site:
         return site.but(
             mongo_url=urls["mongo"] + self.plan.deployment.options,
             dynamo_url=urls["dynamo"],
             phase="shadow",
-            limits={"operation": 3.0, "drain": 2.0},
+            limits={"operation": 3.0, "drain": 8.0, "write_deadline": 5.0, "read_deadline": 2.0},
         )
 
     def _environment_of(self, deployment: Deployment) -> dict[str, str]:
@@ -193,8 +219,9 @@ class Chaos:
         clock = "" if self._clock is None else str(self._clock.path)
         life = self.plan.deployment.life
         orders = Orders(
-            self._site, name, str(trail), self._made, tasks, pause, point=point, after=after, clock=clock, life=life
-        )
+            self._site, name, str(trail), self._made, tasks, pause, point=point, after=after, clock=clock, life=life,
+            gently=str(self._gently),
+        )  # fmt: skip
         for each in (trail, trail_of_child(trail)) if life == "forks" else (trail,):
             prepare(each)
         worker = Worker(trail.with_suffix(".log"), hammer, orders, environment=self._environment)
@@ -235,29 +262,107 @@ class Chaos:
     # --- the troublemakers --------------------------------------------------------------------------------------
 
     async def _trouble(self) -> None:
+        if self.plan.deployment.flips == "none":
+            await self._all_troubles(self.plan.seconds)
+            return
+        rounds = max(1, round(self.plan.seconds / ROUND))
+        for _ in range(rounds):
+            await self._all_troubles(WILD * self.plan.seconds / rounds)
+            await self._there_and_back()
+
+    async def _all_troubles(self, seconds: float) -> None:
+        """At any time, and together."""
+        end = time.monotonic() + seconds
         primary = self.plan.deployment.primary
         secondary = "dynamo" if primary == "mongo" else "mongo"
-        makers = [
-            self._again_and_again("processes", 0.3, 1.2, self._trouble_processes),
-            self._again_and_again("secondary", 0.5, 2.5, lambda chance: self._trouble_store(secondary, chance, 3.0)),
-            self._again_and_again("primary", 1.0, 3.0, lambda chance: self._trouble_store(primary, chance, 0.8)),
+        deeds: list[tuple[str, float, float, Deed]] = [
+            ("processes", 0.3, 1.2, self._trouble_processes),
+            ("secondary", 0.5, 2.5, lambda chance: self._trouble_store(secondary, chance, 3.0)),
+            ("primary", 1.0, 3.0, lambda chance: self._trouble_store(primary, chance, 0.8)),
         ]
         if self.plan.deployment.journal == "sqlite":
-            makers.append(self._again_and_again("journal", 1.5, 5.0, self._trouble_journal))
+            deeds.append(("journal", 1.5, 5.0, self._trouble_journal))
         if self.plan.deployment.flips == "some":
-            makers.append(self._again_and_again("flip", 0.2, 1.0, self._flip))
+            deeds.append(("flip", 0.2, 1.0, self._flip))
         if self._clock is not None:
-            makers.append(self._again_and_again("clock", 0.5, 2.0, self._trouble_clock))
-        await asyncio.gather(*makers)
+            deeds.append(("clock", 0.5, 2.0, self._trouble_clock))
+        await asyncio.gather(*(self._again_and_again(*each, lambda: time.monotonic() < end) for each in deeds))
 
     async def _again_and_again(
-        self, name: str, least: float, most: float, deed: Callable[[random.Random], Awaitable[str]]
+        self, name: str, least: float, most: float, deed: Deed, goes_on: Callable[[], bool]
     ) -> None:
         """`least` and `most` seconds of rest between two deeds."""
-        chance = random.Random(f"{self.plan.seed}-{name}")
-        while time.monotonic() - self._began < self.plan.seconds:
+        chance = self._chances.setdefault(name, random.Random(f"{self.plan.seed}-{name}"))
+        while goes_on():
             await asyncio.sleep(chance.uniform(least, most))
             self.figures.troubles[f"{name}: {await deed(chance)}"] += 1
+
+    async def _there_and_back(self) -> None:
+        """Flips that succeed, both ways, under traffic."""
+        deeds: list[tuple[str, float, float, Deed]] = [("endured", 0.1, 0.5, self._trouble_lightly)]
+        if self.plan.deployment.journal == "sqlite":
+            deeds.append(("journal", 1.0, 3.0, self._trouble_journal_of_all))
+        if self._clock is not None:
+            deeds.append(("clock", 0.5, 2.0, self._trouble_clock))
+        self._gently.touch()
+        flips = asyncio.ensure_future(self._flip_often())
+        await asyncio.gather(flips, *(self._again_and_again(*each, lambda: not flips.done()) for each in deeds))
+        self._gently.unlink()
+
+    async def _flip_often(self) -> None:
+        chance = self._chances.setdefault("flips", random.Random(f"{self.plan.seed}-flips"))
+        said = ""
+        try:
+            async with asyncio.timeout(FLIPPING), self._bare.shadow() as operator:
+                for _ in range(2 * FLIPS):
+                    while True:
+                        await self._at_work()
+                        said = await self._flip_by(operator)
+                        self.figures.flips[said] += 1
+                        if said.startswith("to "):
+                            break
+                        await asyncio.sleep(chance.uniform(0.0, 0.2))
+        except TimeoutError:
+            self.figures.wrong.append(f"not flipped {2 * FLIPS} times within {FLIPPING:g} s: {said}")
+
+    async def _at_work(self) -> None:
+        """Returns when two processes have work behind them, of as many as ever."""
+        while True:
+            self._bury()
+            while len(self._lives) < self.plan.processes:
+                self._send_out(None, 0)
+            living = [life for life in self._lives if life.process.exitcode is None]
+            if sum(any(words[0] == "end" for words in notes(life.trail)) for life in living) >= 2:
+                return
+            await asyncio.sleep(0.05)
+
+    async def _flip_by(self, operator: Shadow) -> str:
+        """To the other store. What comes of it."""
+        try:
+            now = (await operator.admin.fleet.participant.look()).placed[COLLECTION].primary
+            to = StoreName.MONGO if now is StoreName.DYNAMO else StoreName.DYNAMO
+            flipped = await operator.admin.flip(COLLECTION, to, "chaos")
+        except (ShadowError, PyMongoError, TimeoutError) as error:
+            return f"refused, {type(error).__name__}"
+        if flipped["done"]:
+            self._primary = to
+        return f"to {to}" if flipped["done"] else f"not done: {_without_names(flipped['said'])}"
+
+    async def _trouble_lightly(self, chance: random.Random) -> str:
+        """Requests to the store that follows are slow for a moment."""
+        name = "mongo" if self._primary is StoreName.DYNAMO else "dynamo"
+        if name not in self._proxies:
+            return "nothing"
+        mode = chance.choice([each for each in ENDURED if name == "dynamo" or each not in HTTP_ONLY])
+        only = MONGO_WRITES if name == "mongo" else b""
+        await asyncio.to_thread(self._proxies[name].set, mode, seconds=0.05, only=only, times=chance.choice([1, 3, 20]))
+        await asyncio.sleep(chance.uniform(0.1, 0.4))
+        await asyncio.to_thread(self._proxies[name].clear)
+        return str(mode)
+
+    async def _trouble_journal_of_all(self, chance: random.Random) -> str:
+        await asyncio.to_thread(self._lock_journal, chance.uniform(0.05, 0.3))
+        return "locked"
 
     async def _trouble_processes(self, chance: random.Random) -> str:
         async with self._killing:

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults.chaos import Chaos, Plan
+from shadow.model.phase import StoreName
+from tests.faults.chaos import FLIPS, Chaos, Plan
 from tests.faults.deployments import CHOICES, Deployment
 from tests.support import services
 from tests.support.hammer import PARTS
@@ -38,7 +39,11 @@ AWAY = 60.0 if LONG else 3.0
 @pytest.mark.drawn_over("named", reason="what is named is drawn as the rest of a deployment is")
 @pytest.mark.parametrize(
     "named",
-    [{"primary": "mongo", "topology": "replicas"}, {"primary": "mongo"}, {"primary": "dynamo"}],
+    [
+        {"primary": "mongo", "topology": "replicas", "flips": "some"},
+        {"primary": "mongo", "flips": "some"},
+        {"primary": "dynamo", "flips": "some"},
+    ],
     ids=["mongo-replicas", "mongo", "dynamo"],
 )
 async def test_whatever_is_killed_or_fails_the_stores_end_equal_and_hold_what_was_acknowledged(
@@ -59,6 +64,7 @@ async def test_whatever_is_killed_or_fails_the_stores_end_equal_and_hold_what_wa
     assert figures.kills.total() > 0
     assert figures.troubles.total() > 0
     assert figures.operations["transfer"]["acked"] > 0
+    assert all(figures.flips[f"to {store}"] >= FLIPS for store in StoreName), "there and back"
     assert any(each.startswith("clock: set by") for each in figures.troubles) == (deployment.clocks == "stepped")
 
 

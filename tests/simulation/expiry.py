@@ -1,8 +1,7 @@
 """Documents that expire: MongoDB's monitor and DynamoDB's own TTL delete them past everybody, each in its own time.
 
-Their clock is the loop's, and those of the processes differ from it. MongoDB as the primary deletes at once; whoever
-follows keeps what has expired for longer than a request can be late, as DynamoDB does in either role. (MongoDB as the
-secondary has its monitor's minute.)
+Their clock is the loop's, and those of the processes differ from it. MongoDB deletes at once, in either role: a pass of
+its monitor may come at any moment. DynamoDB keeps what has expired for longer than a request can be late.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ __all__ = ["EXPIRY", "agree_but_for_expired", "begin", "date", "seen"]
 
 EXPIRY: Final = ExpirySpec("at", 1)
 _KEPT: Final = 1.5 * LIMIT
-"""Seconds for which whoever does not delete at once keeps what has expired."""
+"""Seconds for which DynamoDB keeps what has expired."""
 _EPOCH: Final = dt.datetime(1970, 1, 1)
 
 
@@ -44,7 +43,7 @@ def begin(world: World) -> None:
 
 
 def _look(world: World, server: Server) -> None:
-    kept = 0.0 if server.primary and server.name is StoreName.MONGO else kept_for(server.name)
+    kept = 0.0 if server.name is StoreName.MONGO else kept_for(server.name)
     for key in world.keys:
         image = server.image(COLLECTION, key)
         if has_expired(EXPIRY, image.document, world.loop.time() - kept) and world.rng.random() < 0.7:
@@ -53,6 +52,8 @@ def _look(world: World, server: Server) -> None:
             server.memory._chosen.pop((COLLECTION, key_digest(key)), None)
             if server.primary:
                 server.history.expired(key)
+            else:
+                server.history.secondary_expired(key)
     world.loop.call_later(0.2 + world.rng.random(), _look, world, server)
 
 

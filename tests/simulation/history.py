@@ -42,6 +42,8 @@ class _Line:
     firm: set[State] = field(default_factory=set)
     """The states in which the primary was while both stores were written. None of them may come back, for the other
     store may have it."""
+    emptied: bool = False
+    """Whether the secondary has itself deleted what had expired, and has had no document since."""
 
     def came_to(self, name: State, after: Image, era: Era) -> None:
         last = self.images[-1].state
@@ -107,6 +109,10 @@ class History:
         """The primary itself has deleted what had expired. Nobody is told, and nothing stands for it."""
         self._line(key).came_to(ABSENT, Image(ABSENT), self.era())
 
+    def secondary_expired(self, key: Key) -> None:
+        """The secondary itself has deleted what had expired there."""
+        self._line(key).emptied = True
+
     def primary_committed(self, changes: Sequence[Change], after: Image) -> None:
         """A transaction has made these changes of one document: nobody has seen what was between them."""
         for change in changes[:-1]:
@@ -134,6 +140,11 @@ class History:
             line.state = now.state
             return
         place = self._place(line, now)
+        if line.emptied and isinstance(now.state, Tombstone) and (place is None or place < line.place):
+            # An old one, over nothing: no reader can tell. No older document may come by it.
+            line.state = now.state
+            return
+        line.emptied = line.emptied and not now.present
         if not line.may_follow(now.state, self.era()):
             self.broken(f"nothing that one store was given alone: the secondary came to {key} {now.state}")
         elif place is None:

@@ -4,13 +4,15 @@ documents that each store deletes by itself once they have expired."""
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from shadow.jobs import verify
 from shadow.model.operation import Write
 from shadow.model.phase import StoreName
-from shadow.model.version import Image, Tombstone
+from shadow.model.version import ABSENT, Image, State, Tombstone
 from shadow.reads import read_router, sources
+from shadow.stores import recurring
 from shadow.stores.base import Store
 from shadow.writes import by_version, heal, replicator
 from shadow.writes.heal import Replayed
@@ -57,6 +59,10 @@ def _at_any_version(change: Any, hit: Any) -> Any:
     return dataclasses.replace(_pinned(change, hit), pin=None, filter={"_id": hit.key})
 
 
+async def _put_at_once(put: Callable[[Image, State], Awaitable[bool]], image: Image) -> bool:
+    return await put(image, ABSENT)
+
+
 ALONE_MUTATIONS: Final = (
     Mutation(
         "a result is copied whatever the secondary has",
@@ -77,9 +83,14 @@ ALONE_MUTATIONS: Final = (
 
 EXPIRY_MUTATIONS: Final = (
     Mutation(
-        "whoever follows deletes at once what has expired",
+        "DynamoDB deletes at once what has expired",
         ((expiry, "kept_for", lambda name: 0.0),),
         _expiring(StoreName.MONGO, late=0.3, operations=8, slow=0.5),
+    ),
+    Mutation(
+        "where a store deletes by itself, nothing is a condition like any other",
+        ((recurring, "put_over_nothing", _put_at_once),),
+        _expiring(StoreName.DYNAMO, late=0.3, operations=8, slow=0.5, processes=2),
     ),
     Mutation(
         "a read shows what has expired",

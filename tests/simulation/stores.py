@@ -41,6 +41,7 @@ from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.stored import Damaged
 from shadow.model.version import ABSENT, Document, Image, Key, State, Version
+from shadow.stores import recurring
 from shadow.stores.many import change_each, change_many
 from shadow.stores.memory import MemoryStore
 from shadow.stores.mongo.durability import Durability, Lasting
@@ -461,6 +462,8 @@ class Client:
         return await change_each(len(changes), lambda place: self.apply(collection, changes[place], op_ids[place]))
 
     async def replay(self, collection: str, write: Write) -> Image | None:
+        if self._recurs() and write.pre == ABSENT and write.post.present:
+            return write.post if await self.put(collection, write.key, write.post, ABSENT) else None
         what = f"replay {type(write.change).__name__} {write.key} at {write.pre}"
         server = self._server
 
@@ -499,7 +502,18 @@ class Client:
             return Image(after.state, {**after.document, WRONG: True})
         return after
 
+    def _recurs(self) -> bool:
+        """Whether a key may hold nothing again and again: MongoDB deletes by itself what has expired."""
+        return self._process.world.conditions.expires and self.name is StoreName.MONGO
+
     async def put(self, collection: str, key: Key, image: Image, expected: State) -> bool:
+        if expected == ABSENT and image.present and self._recurs():
+            return await recurring.put_over_nothing(
+                lambda image, expected: self._put(collection, key, image, expected), image
+            )
+        return await self._put(collection, key, image, expected)
+
+    async def _put(self, collection: str, key: Key, image: Image, expected: State) -> bool:
         what = f"put {key} {image.state} at {expected}"
         server = self._server
 

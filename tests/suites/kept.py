@@ -7,7 +7,10 @@ import warnings
 from pathlib import Path
 from typing import Final
 
-__all__ = ["known", "shrinks", "write"]
+__all__ = ["BY_CHANCE", "known", "shrinks", "write"]
+
+BY_CHANCE: Final = "by chance: "
+"""How the reason begins of a test that passes in some runs."""
 
 _FILE: Final = Path(__file__).with_name("kept.json")
 
@@ -19,7 +22,10 @@ def known(name: str, mode: str) -> dict[str, str]:
 
 
 def shrinks(name: str, mode: str, passed: list[str], *, fatal: bool) -> None:
-    """What is in the list and passes has to be taken out of it: `python -m tests.suites NAME --kept --write`."""
+    """What is in the list and passes has to be taken out of it: `python -m tests.suites NAME --kept --write`. Not what
+    passes by chance."""
+    reasons = known(name, mode)
+    passed = [test for test in passed if not reasons.get(test, "").startswith(BY_CHANCE)]
     if passed:
         said = f"{name}, {mode}: take out of tests/suites/kept.json what passes: {', '.join(passed)}"
         assert not fatal, said
@@ -27,9 +33,11 @@ def shrinks(name: str, mode: str, passed: list[str], *, fatal: bool) -> None:
 
 
 def write(name: str, mode: str, found: dict[str, str]) -> None:
-    """Takes out of the list what passes, and adds what fails with its own words. A reason that stands there stays."""
+    """Takes out of the list what passes, but for `BY_CHANCE`, and adds what fails with its own words. A reason that
+    stands there stays."""
     lists = json.loads(_FILE.read_text("utf-8")) if _FILE.exists() else {}
-    reasons = {test: known(name, mode).get(test, _short(said)) for test, said in sorted(found.items())}
+    stays = {test: said for test, said in known(name, mode).items() if said.startswith(BY_CHANCE)}
+    reasons = stays | {test: known(name, mode).get(test, _short(said)) for test, said in sorted(found.items())}
     lists.setdefault(name, {})[mode] = reasons
     _FILE.write_text(json.dumps(lists, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
 

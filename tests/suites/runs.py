@@ -69,6 +69,7 @@ def run(name: str, mode: str, servers: Servers, folder: Path, choice: Choice = W
         "left_out": list(suite.left_out),
         "other_drivers": list(suite.other_drivers),
         "own_clients": list(suite.own_clients),
+        "of_more_clients": list(suite.of_more_clients),
         "parts": choice.parts,
         "part": choice.part,
     }
@@ -112,6 +113,8 @@ def _settings(suite: Suite, mode: str, servers: Servers, folder: Path) -> dict[s
         },
         "journal": {"url": f"sqlite:///{folder / 'shadow.db'}"},
         "limits": {"drain": 2.0, "loop_lag": 0.0},
+        # A hundred collections with a canary every ten seconds take a third of a processor.
+        "observe": {"canary_every": 600.0, "canary_within": 1800.0},
         "defaults": {**MODES[mode], "forced": "a test"},
         "collections": {name: {} for name in suite.collections},
     }

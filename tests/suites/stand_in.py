@@ -26,7 +26,7 @@ SITE: Final[dict[str, Any]] = json.loads(os.environ["SHADOW_SUITE"])
 """`settings` of the Shadow ({}: none stands in), `outcomes`: the file to write, `wipe`: empty tables for each test,
 `parts` and `part`: which of how many parts of the tests are run, `left_out`: ends of names of those that never are,
 `other_drivers`: fixtures of tests that never are, `own_clients`: parts of the names of tests whose own clients are
-replaced too."""
+replaced too, `of_more_clients`: the collections of all clients but the first."""
 
 _outcomes: Final[dict[str, tuple[str, str]]] = {}
 _made: Final[list[tuple[Any, Shadow]]] = []
@@ -37,7 +37,10 @@ def _shadow(of: Any) -> Shadow:
     for known, shadow in _made:
         if known is of:
             return shadow
-    shadow = Shadow.from_settings(Settings(**SITE["settings"]), mongo_client=of)
+    settings = SITE["settings"]
+    if _made and SITE["of_more_clients"]:
+        settings = {**settings, "collections": {name: {} for name in SITE["of_more_clients"]}}
+    shadow = Shadow.from_settings(Settings(**settings), mongo_client=of)
     _made.append((of, shadow))
     return shadow
 

@@ -64,6 +64,9 @@ class Suite:
     wipe: bool = False
     """It drops its database by another client."""
     a_client_for_each_test: bool = True
+    of_more_clients: tuple[str, ...] = ()
+    """Of `collections`, those of the clients that a test makes besides the one that all share: each client starts what
+    it names. Empty: all."""
     own_clients: tuple[str, ...] = ()
     """Parts of the names of tests whose own clients are replaced too, besides the one that all tests share."""
 
@@ -71,6 +74,32 @@ class Suite:
 _STAND_IN: Final = "__import__('shadow_stand_in')"
 _CLIENT: Final = _STAND_IN + ".client({})"
 _COLLECTIONS: Final[dict[str, list[str]]] = json.loads(Path(__file__).with_name("collections.json").read_text("utf-8"))
+_OF_BEANIE: Final = "AsyncMongoClient(settings.mongodb_dsn)"
+_MIGRATIONS: Final = (
+    "import beanie.migrations.database as _of; _driver = _of.AsyncMongoClient; "
+    f"_of.AsyncMongoClient = lambda url: {_CLIENT.format('_driver(url)')}"
+)
+_CLEANS_WHAT_IT_USED: Final = (
+    (
+        "\nTESTING_MODELS = [",
+        "\nfrom beanie.odm.interfaces.getters import OtherGettersInterface as _of\n"
+        "_used, _get = set(), _of.get_pymongo_collection.__func__\n"
+        "_of.get_pymongo_collection = classmethod(lambda cls: (_used.add(_get(cls).name), _get(cls))[1])\n"
+        "TESTING_MODELS = [",
+    ),
+    (
+        "            collection = model.get_pymongo_collection()\n",
+        "            collection = model.get_settings().pymongo_collection\n"
+        "            if collection.name not in _used:\n"
+        "                continue\n",
+    ),
+    ("    await _cleanup()\n    yield\n    await _cleanup()\n", "    yield\n    await _cleanup()\n    _used.clear()\n"),
+)
+"""Each test of Beanie's empties ninety collections, before and after; here those that it has asked for."""
+_ON_A_SET_CLOCK: Final = (
+    *(f"test_cache.py::test_{name}" for name in ("find_one", "find_many", "aggregation")),
+    *(f"test_update.py::test_update_many_upsert_{name}_insert" for name in ("with", "without")),
+)
 _ONE_LOOP: Final = ("asyncio_default_fixture_loop_scope=session", "asyncio_default_test_loop_scope=session")
 _USERS: Final = ("test_access_token.py", "test_fastapi_users_db_beanie.py")
 _OF_PYMONGO: Final = (
@@ -89,6 +118,48 @@ _OF_PYMONGO: Final = (
 """The client that all tests share, and those that a test makes for itself."""
 
 SUITES: Final[dict[str, Suite]] = {
+    "beanie": Suite(
+        archive="beanie",
+        root="tests",
+        files=("tests/odm", "tests/fastapi", "tests/migrations"),
+        database="beanie_db",
+        collections=tuple(_COLLECTIONS["beanie"]),
+        driver="pymongo",
+        objects=(
+            Line("tests/conftest.py", "        yield client\n", f"        yield {_CLIENT.format('client')}\n"),
+            *(
+                Line(f"tests/{name}", _OF_BEANIE, _CLIENT.format(_OF_BEANIE))
+                for name in ("odm/documents/test_init.py", "odm/test_concurrency.py")
+            ),
+            Line(
+                "tests/fastapi/app.py",
+                "AsyncMongoClient(Settings().mongodb_dsn)",
+                _CLIENT.format("AsyncMongoClient(Settings().mongodb_dsn)"),
+            ),
+            Line(
+                "tests/migrations/conftest.py",
+                "\n\n@pytest.fixture(autouse=True)\nasync def init(",
+                f"\n{_MIGRATIONS}\n\n@pytest.fixture(autouse=True)\nasync def init(",
+            ),
+        ),
+        address=(
+            Line(
+                "tests/fastapi/conftest.py",
+                "from asgi_lifespan import LifespanManager\n",
+                "LifespanManager = lambda app, **_: app.router.lifespan_context(app)\n",
+            ),
+            *(Line("tests/odm/conftest.py", old, new) for old, new in _CLEANS_WHAT_IT_USED),
+        ),
+        of_more_clients=(
+            *("SampleModel2", "NewDocument"),
+            *("House", "HouseAPI", "Person", "WindowAPI", "DoorAPI", "RoofAPI", "migrations_log", "notes"),
+        ),
+        environment={"MONGODB_DSN": "mongodb://{host}:{port}/beanie_db"},
+        options=_ONE_LOOP,
+        parts=8,
+        left_out=dict.fromkeys(_ON_A_SET_CLOCK, "it needs time-machine, which is not installed for these tests"),
+        a_client_for_each_test=False,
+    ),
     "odmantic": Suite(
         archive="odmantic",
         root="tests",

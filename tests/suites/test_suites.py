@@ -23,7 +23,7 @@ from tests.suites.suites import MODES, SUITES
 from tests.support import services
 from tests.support.drawn import Draws
 
-LAST_WITH_TESTS: Final = {"odmantic"}
+LAST_WITH_TESTS: Final = {"beanie", "odmantic"}
 """Packages whose newer archives have no tests: those of the last one that has, run against what is installed."""
 LONG: Final = os.environ.get("SHADOW_LONG") == "1"
 

@@ -2,8 +2,8 @@
 
 `begin(config, notes, number, port)`; the one with the number `TWIN` writes and reads by Beanie's documents, the others
 by the database object; with a port it serves the admin router as well. It runs until SIGTERM, and then writes its
-notes: {"acked": {key: increments}, "writes": [[store, start, end]], "waits": [[start, end]], "errors": [text]}; times
-are `time.monotonic()`, which the processes of a host share.
+notes: {"backend": "driver" or "beanie", "acked": {key: increments}, "writes": [[store, start, end]], "waits": [[start,
+end]], "errors": [text]}; times are `time.monotonic()`, which the processes of a host share.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ PAUSE: Final = 0.1
 
 
 class Worker:
+    backend = "driver"
+
     def __init__(self, shadow: Shadow, number: int) -> None:
         self.shadow = shadow
         self.number = number
@@ -120,7 +122,7 @@ class Worker:
 
     def notes(self) -> str:
         said = {"acked": self.acked, "writes": self.writes, "waits": self.waits, "errors": self.errors}
-        return json.dumps(said)
+        return json.dumps({"backend": self.backend, **said})
 
 
 async def main(config: str, notes: str, number: int, port: int | None) -> None:

@@ -43,6 +43,8 @@ PARTS: Final = ("out", "in", "paid")
 """What one transaction writes, each noted in a document of its own: all of them are there, or none."""
 CANCELLED: Final = 0.04
 """The share of operations whose caller goes away before the answer."""
+RESTFUL: Final = 40
+"""How many times longer a task rests while the processes are to work gently."""
 LOOP: Final = 1.5
 """Seconds that one loop lasts where there are several, and that the child of a fork works."""
 _WRITE_CONFLICT: Final = 112
@@ -67,6 +69,8 @@ class Orders:
     after: int = 0
     clock: str = ""
     """The file of a `SteppedClock` that the process goes by."""
+    gently: str = ""
+    """While there is a file of this name, each task rests longer between two operations."""
     life: str = "one loop"
     """What it does with event loops and forks: see `deployments.CHOICES`."""
 
@@ -317,7 +321,10 @@ class _Process:
         while not self._stopped and loop.time() < end:
             tag = f"{self._name}.{number}.{next(self._numbers)}"
             await self._step(things, chance.choices(kinds, weights)[0], tag, chance)
-            await asyncio.sleep(2 * self._orders.pause * chance.random())
+            await asyncio.sleep(2 * self._pause() * chance.random())
+
+    def _pause(self) -> float:
+        return self._orders.pause * (RESTFUL if self._orders.gently and os.path.exists(self._orders.gently) else 1)
 
     async def _step(self, things: Things, name: str, tag: str, chance: random.Random) -> None:
         kind = KINDS[name]

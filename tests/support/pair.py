@@ -9,6 +9,8 @@ from typing import Any, Self
 
 from shadow.compare.diff import Hasher
 from shadow.compare.rules import Excuses, Rule
+from shadow.control.sqlite import SqliteRecords
+from shadow.fleet.made_indexes import SharedIndexes
 from shadow.host.failpoints import Failpoints, no_failpoint
 from shadow.journal.base import JournalStats
 from shadow.journal.sqlite.file import FileSettings
@@ -106,12 +108,12 @@ class Pair:
             unconfirmed=unconfirmed or MemoryUnconfirmed(),
         )
         self.indexes = IndexUpkeep(
-            {},
+            {"things": CollectionSpec("things")},
             dict,
             lambda name: self.routes[name],
             lambda: self.stores,
-            self.report,
             IndexReport(self.report, lambda name: ()),
+            SharedIndexes(SqliteRecords(folder / "control.db"), self.report),
         )
         self.things = self.get_collection("things")
         self.runtime: Runtime

@@ -30,6 +30,7 @@ __all__ = [
     "admit",
     "allow_past_validators",
     "drop",
+    "plain_url",
     "root_client",
     "root_url",
     "with_options",
@@ -66,6 +67,11 @@ def _of(url: str) -> str:
 def root_url(url: str) -> str:
     """The same server, for somebody who may do everything: tests clean up by it."""
     return _roots.get(_of(url)) or _plain.get(_of(url), url)
+
+
+def plain_url(url: str) -> str:
+    """The same server for the same user, without the options that `with_options` gave."""
+    return _plain.get(_of(url), url)
 
 
 def with_options(url: str, options: Iterable[tuple[str, str]]) -> str:

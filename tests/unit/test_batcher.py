@@ -23,7 +23,7 @@ async def test_what_lingers_is_handed_over_when_its_time_has_come() -> None:
     gather.add("group", 1)
     gather.add("group", 2)
     assert handed.empty()
-    assert await asyncio.wait_for(handed.get(), 5) == [1, 2]
+    assert await asyncio.wait_for(handed.get(), 90) == [1, 2]
     assert len(gather) == 0
 
 

@@ -32,6 +32,8 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (MAJORITY, {"write_concern": WriteConcern(w="majority")}),
     (MAJORITY, {"write_concern": WriteConcern(w="majority", j=True)}),
     (MAJORITY, {"write_concern": WriteConcern(w=1)}),
+    (PLAIN, {"write_concern": WriteConcern(w=0)}),
+    ("mongodb://host/?w=0", {"write_concern": WriteConcern(w=0)}),
     ("mongodb://host/?w=2&wtimeoutMS=500", {"write_concern": WriteConcern(w=2, wtimeout=500)}),
 ]
 
@@ -45,13 +47,11 @@ REFUSED: list[tuple[str, str, Any]] = [
     (PLAIN, "read_concern", ReadConcern("majority")),
     (PLAIN, "read_concern", ReadConcern("linearizable")),
     (MAJORITY, "read_concern", ReadConcern("snapshot")),
-    (PLAIN, "write_concern", WriteConcern(w=0)),
     ("mongodb://host/?w=1", "write_concern", WriteConcern(w="majority")),
     ("mongodb://host/?w=3", "write_concern", WriteConcern(w="majority")),
     (PLAIN, "write_concern", WriteConcern(w=2)),
     (PLAIN, "write_concern", WriteConcern(j=True)),
     (PLAIN, "write_concern", WriteConcern(w=1, wtimeout=100)),
-    ("mongodb://host/?w=0", "write_concern", WriteConcern(w=0)),
 ]
 
 

@@ -92,6 +92,20 @@ def test_a_bad_filter_is_refused_with_the_servers_code(filter: dict[str, Any], c
     assert caught.value.code == code
 
 
+@pytest.mark.parametrize("name", ["$nonsense", "$eq", "$elemMatch", "$in", "$getField"])
+def test_an_operator_that_is_none_at_the_top_is_refused_in_the_servers_words(name: str) -> None:
+    hint = "If you have a field name that starts with a '$' symbol, consider using $getField or $setField."
+    for filter in ({name: 1}, {"$and": [{name: 1}]}, {"a": {"$elemMatch": {"b": 1, name: 1}}}):
+        with pytest.raises(OperationFailure) as raised:
+            compile_filter(filter)
+        assert (raised.value.details or {})["errmsg"] == f"unknown top level operator: {name}. {hint}"
+
+
+def test_not_at_the_top_is_refused_with_the_servers_advice() -> None:
+    with pytest.raises(OperationFailure, match=r"operator: \$not\. If you are trying to negate .+, use \$nor\."):
+        compile_filter({"$not": {"a": 1}})
+
+
 @pytest.mark.parametrize(
     ("pattern", "text", "expected"),
     [

@@ -51,7 +51,7 @@ def test_create_index_makes_one_on_mongodb_alone_and_nothing_suggests_one() -> N
     asked = wanted(CollectionSpec("users"), (("profile.email", 1),), {})
     assert asked.plain
     assert not asked.declared
-    (gap,) = gaps_of([asked.listed()], CollectionSpec("users"))
+    (gap,) = gaps_of([asked.raw], CollectionSpec("users"))
     assert (gap.loss, "top level" in gap.advice) == (Loss.SPEED, True)
     assert suggestion(Query({"profile.email": "a"})) == ""
     spec = CollectionSpec("users", (IndexSpec("profile-index", "profile"),))

@@ -60,9 +60,37 @@ from shadow.model.verdict import (
 from shadow.observe.gauges import GaugeSnapshot
 from shadow.observe.log import Event as LogEvent
 from shadow.observe.metric_row import Component, DynamoCall
-from shadow.observe.metric_table import LIST_VERSION, metric_table
+from shadow.observe.metric_table import (
+    COMPARISONS,
+    DEFERRED,
+    EXCUSED,
+    FAILURES,
+    HEALS,
+    LIST_VERSION,
+    MISMATCHES,
+    NOISE,
+    OPERATIONS,
+    RELOADS,
+    SHED,
+    metric_table,
+)
 from shadow.observe.metrics import Metrics
+from shadow.observe.series import CounterSeries
 from tests.support import manual, metric_list
+
+_TOTALS = {
+    "outcomes": OPERATIONS,
+    "verdicts": COMPARISONS,
+    "kinds": MISMATCHES,
+    "excused": EXCUSED,
+    "noise": NOISE,
+    "shed": SHED,
+    "deferred": DEFERRED,
+    "heals": HEALS,
+    "reloads": RELOADS,
+    "failures": FAILURES,
+}
+"""What `totals` sums by the last label."""
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -354,6 +382,20 @@ def test_totals_add_up(metrics: Metrics) -> None:
     assert totals["kinds"]["value"] == 2
     assert totals["failures"]["lane"] == 2
     assert totals["shed"]["lane_full"] == 2
+
+
+def test_totals_are_those_of_every_series_and_cost_what_was_counted(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process of a hundred collections asks for them with each heartbeat."""
+    use(metrics)
+    expected: dict[str, dict[str, int]] = {}
+    for name, row in _TOTALS.items():
+        sums = expected.setdefault(name, {})
+        for labels, count in metrics._counters[row.name].counts():
+            sums[labels[-1]] = sums.get(labels[-1], 0) + int(count)
+    monkeypatch.setattr(CounterSeries, "labels", None)
+    assert {name: each for name, each in metrics.totals().items() if name in _TOTALS} == expected
 
 
 def test_no_count_is_lost_between_threads(metrics: Metrics) -> None:

@@ -49,14 +49,17 @@ def test_a_line_says_what_is_done_how_much_of_it_and_how_long_it_takes() -> None
 
 def test_lines_come_by_themselves_while_the_command_waits_and_end_with_it() -> None:
     told = Told(3)
-    with Lines("verify", first=0.001, every=0.001, write=told) as lines:
-        lines.add_task("things: starting")
-        assert told.enough.wait(30)
-    lines._thread.join(30)
-    count = len(told.lines)
+    lines = Lines("verify", first=0.001, every=0.001, write=told)
+    lines.add_task("things: starting")  # before the thread begins: it may write sooner than this one goes on
+    with lines:
+        assert told.enough.wait(90)
+    lines._thread.join(90)
+    assert not lines._thread.is_alive()
     assert all(each.endswith("things: starting") for each in told.lines)
-    lines._ended.wait(0.05)
-    assert len(told.lines) == count
+
+
+def test_a_command_that_has_said_nothing_yet_is_at_work() -> None:
+    assert Lines("verify", clock=Hand()).line() == "shadow verify, 0:00:00: at work"
 
 
 def test_a_reader_that_has_gone_ends_the_lines_and_not_the_command() -> None:
@@ -64,7 +67,7 @@ def test_a_reader_that_has_gone_ends_the_lines_and_not_the_command() -> None:
         raise BrokenPipeError
 
     with Lines("verify", first=0.001, every=0.001, write=gone) as lines:
-        lines._thread.join(30)
+        lines._thread.join(90)
         assert not lines._thread.is_alive()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import itertools
 from typing import Any
 
 import bson
@@ -11,8 +12,10 @@ import pytest
 from bson import Decimal128, Int64, Timestamp
 from pymongo.errors import WriteError
 
+from shadow.compare.equality import same_after
 from shadow.errors import UnsupportedOperation
 from shadow.mongoql import compile_filter, compile_update
+from shadow.stores.mongo.changes_of_many import modifies
 
 APPLIED: list[tuple[dict[str, Any], Any, dict[str, Any]]] = [
     ({}, {"$set": {"z": 1, "b": 2}, "$inc": {"c": 1}}, {"b": 2, "c": 1, "z": 1}),
@@ -167,8 +170,8 @@ def test_values_without_parts_are_set_as_any_other_value_is(names: tuple[str, ..
     for turn, pre in enumerate(WHOLE * len(SCALARS)):
         values = {name: SCALARS[(turn + place) % len(SCALARS)] for place, name in enumerate(names)}
         quick, slow = compile_update({"$set": values}), compile_update({"$set": values})
-        assert quick._sets is not None
-        slow._sets = None
+        assert quick.sets is not None
+        slow.sets = None
         before = bson.encode({"": pre})
         made = quick.apply(pre)
         assert bson.encode({"": made}) == bson.encode({"": slow.apply(pre)})
@@ -177,6 +180,17 @@ def test_values_without_parts_are_set_as_any_other_value_is(names: tuple[str, ..
             if type(value) is list:
                 value.append("changed")
         assert bson.encode({"": pre}) == before
+
+
+def test_whether_values_without_parts_change_a_document_is_known_without_making_it() -> None:
+    seen = set()
+    for pre, old, new in itertools.product(WHOLE, SCALARS, SCALARS):
+        for document in (pre, {**pre, "a": old}, {**pre, "a": [old]}):
+            updater = compile_update({"$set": {"a": new}})
+            modified = not same_after(document, updater.apply(document))
+            assert modifies(updater, document, None) is modified, (document, new)
+            seen.add(modified)
+    assert seen == {True, False}
 
 
 @pytest.mark.parametrize(
@@ -195,4 +209,4 @@ def test_values_without_parts_are_set_as_any_other_value_is(names: tuple[str, ..
 )
 def test_what_may_fail_or_has_parts_is_not_set_in_one_step(update: Any) -> None:
     with contextlib.suppress(WriteError):
-        assert compile_update(update)._sets is None
+        assert compile_update(update).sets is None

@@ -89,7 +89,7 @@ class SqliteJournal(ThreadedJournal[Ledger, _Writer]):
         self._submit(_Job(lambda ledger: ledger.decide(op_id, key)))
 
     def close(self, op_id: str) -> None:
-        self._submit(_Job(lambda ledger: ledger.close(op_id)))
+        self._submit(_Job(partial(Ledger.close, op_id=op_id), closes=op_id))
 
     def defer(self, op_id: str, *, unknown: bool = False) -> None:
         self._submit(_Job(lambda ledger: ledger.defer(op_id, unknown=unknown)))

@@ -7,6 +7,7 @@ on a connection in memory. The rules are those of `journal.base`.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import random
 import sqlite3
@@ -21,6 +22,7 @@ from shadow.host.process import Owner, time_id
 from shadow.host.steady import steady
 from shadow.journal.base import Due, Entry, JournalStats, Pending, undecided
 from shadow.journal.sqlite.schema import DOUBTS, PAGE_SIZE, DamagedJournal, check_of, make_schema
+from shadow.journal.sqlite.statements import closing, in_parts, opening
 from shadow.model.values import CANONICAL
 from shadow.model.version import Key
 
@@ -171,8 +173,12 @@ class Ledger:
         owner = self._owner.id
         for name in {entry.collection for entry in entries} - self._written:
             self._db.execute("INSERT OR IGNORE INTO written VALUES (?, ?)", (owner, name))
-        rows = [_intent(entry, _pack(entry.key), opened, owner) for entry in entries]
-        self._db.executemany("INSERT INTO intents VALUES (?, ?, ?, ?, ?, ?)", rows)
+        for some in in_parts(entries):
+            given: list[Any] = [opened, owner]
+            for entry in some:
+                key = _pack(entry.key)
+                given += (entry.op_id, entry.collection, key, check_of(entry.collection, key))
+            self._db.execute(opening(len(some)), given)
         self._written.update(entry.collection for entry in entries)
 
     def decide(self, op_id: str, key: Key) -> None:
@@ -184,6 +190,10 @@ class Ledger:
 
     def close(self, op_id: str) -> None:
         self._db.execute("DELETE FROM intents WHERE op_id = ?", (op_id,))
+
+    def close_all(self, op_ids: Sequence[str]) -> None:
+        for some in in_parts(op_ids):
+            self._db.execute(closing(len(some)), some)
 
     def defer(self, op_id: str, *, unknown: bool) -> None:
         settle = "opened + ?" if unknown else "0 * ?"
@@ -377,7 +387,7 @@ class Ledger:
 
     def _transact(self, jobs: Sequence[JournalTask]) -> None:
         try:
-            self._do_all(jobs, self._do)
+            self._do_all(jobs, self._do_together)
         except _OF_ONE as error:
             if len(jobs) == 1:
                 jobs[0].error = error
@@ -386,11 +396,10 @@ class Ledger:
             # thousand intents takes twice the time.
             self._do_all(jobs, self._do_apart)
 
-    def _do_all(self, jobs: Sequence[JournalTask], do: Callable[[JournalTask], None]) -> None:
+    def _do_all(self, jobs: Sequence[JournalTask], do: Callable[[Sequence[JournalTask]], None]) -> None:
         self._db.execute("BEGIN" if all(job.reads for job in jobs) else "BEGIN IMMEDIATE")
         try:
-            for job in jobs:
-                do(job)
+            do(jobs)
             self._db.execute("COMMIT")
         except BaseException:
             self._written.clear()
@@ -402,15 +411,28 @@ class Ledger:
         job.error = None
         job.result = job.work(self)
 
-    def _do_apart(self, job: JournalTask) -> None:
-        self._db.execute("SAVEPOINT job")
-        try:
-            self._do(job)
-        except _OF_ONE as error:
-            self._db.execute("ROLLBACK TO job")
-            self._written.clear()
-            job.error = error
-        self._db.execute("RELEASE job")
+    def _do_together(self, jobs: Sequence[JournalTask]) -> None:
+        """Closes that follow each other are one statement."""
+        for closes, some in itertools.groupby(jobs, lambda job: bool(job.closes)):
+            if not closes:
+                for job in some:
+                    self._do(job)
+                continue
+            closed = list(some)
+            self.close_all([job.closes for job in closed])
+            for job in closed:
+                job.error = None
+
+    def _do_apart(self, jobs: Sequence[JournalTask]) -> None:
+        for job in jobs:
+            self._db.execute("SAVEPOINT job")
+            try:
+                self._do(job)
+            except _OF_ONE as error:
+                self._db.execute("ROLLBACK TO job")
+                self._written.clear()
+                job.error = error
+            self._db.execute("RELEASE job")
 
 
 Work: TypeAlias = Callable[[Ledger], Any]
@@ -423,12 +445,10 @@ class JournalTask:
     work: Work
     reads: bool = False
     """Whether it changes nothing."""
+    closes: str = ""
+    """The id of the operation whose intent it closes, if `work` does nothing else."""
     result: Any = None
     error: BaseException | None = None
-
-
-def _intent(entry: Entry, key: bytes, opened: float, owner: str) -> tuple[str, str, bytes, float, str, int]:
-    return entry.op_id, entry.collection, key, opened, owner, check_of(entry.collection, key)
 
 
 def _check(rows: Sequence[tuple[Any, ...]]) -> None:

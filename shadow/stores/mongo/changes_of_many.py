@@ -20,7 +20,7 @@ import pymongo
 from bson import ObjectId
 from pymongo.errors import BulkWriteError, PyMongoError
 
-from shadow.compare.equality import same_after
+from shadow.compare.equality import same_after, same_part
 from shadow.errors import ShadowError
 from shadow.model.operation import ANY, Applied, Change, Delete, Update
 from shadow.model.outcome import Outcome, marked
@@ -38,7 +38,7 @@ from shadow.stores.mongo.refusals import in_one_batch, write_concern_error, writ
 from shadow.stores.mongo.schema_filters import without_version
 from shadow.stores.mongo.statements import applied_after, exactly, is_plain, next_version, stamping
 
-__all__ = ["MongoMany", "alike"]
+__all__ = ["MongoMany", "alike", "modifies"]
 
 _PAGE: Final = 1000
 _MOST_BYTES: Final = 8 * 1024 * 1024
@@ -210,8 +210,7 @@ class MongoMany:
         """Notes whether the change will modify a document. What cannot be computed fails where the result is made."""
         if not self.deletes:
             with contextlib.suppress(PyMongoError, ShadowError, ArithmeticError, LookupError, TypeError, ValueError):
-                post = self._updater.apply(document, self._matched)
-                self._modified[place] = not same_after(document, post)
+                self._modified[place] = modifies(self._updater, document, self._matched)
 
     async def alone(self, place: int) -> Applied | None:
         return await self.apply(self.changes[place], self.op_ids[place])
@@ -255,6 +254,13 @@ class MongoMany:
     def _where(self, part: Document) -> Document:
         filter = without_version(self.changes[0].filter, self.reserved)
         return {"$and": [part, filter]} if "_id" in filter else {**part, **filter}
+
+
+def modifies(updater: Updater, document: Document, matched: Filter | None) -> bool:
+    """Whether the update changes anything but the version. Raises what the update raises."""
+    if updater.sets is None or type(document) is not dict:
+        return not same_after(document, updater.apply(document, matched))
+    return not all(name in document and same_part(document[name], value) for name, value in updater.sets.items())
 
 
 async def _next_page(cursor: Any) -> list[Any]:

@@ -34,7 +34,8 @@ _BY_ID: Final = {"_id": 1}
 
 class MongoRanges:
     """`lasting` reads durable data, as raw documents (`model.stored.RAW`); `reserved` names the field of the version
-    by collection; `raw` makes the stored form of an image (image, reserved, key)."""
+    by collection; `raw` makes the stored form of an image (image, reserved, key); `recurs` says whether the server
+    deletes documents of a collection by itself."""
 
     def __init__(
         self,
@@ -42,8 +43,10 @@ class MongoRanges:
         reserved: Callable[[str], str],
         raw: Callable[[Image, str, Key], Document],
         shards: MongoShards,
+        recurs: Callable[[str], bool],
     ) -> None:
         self._shards = shards
+        self._recurs = recurs
         self._lasting = lasting
         self._database = lasting.database
         self._reserved = reserved
@@ -131,8 +134,10 @@ class MongoRanges:
 
     async def put_absent(self, collection: str, images: Sequence[tuple[Key, Image]]) -> list[bool]:
         reserved = self._reserved(collection)
-        if await self._shards.known(collection) is not None:
-            return [False] * len(images)  # an insert checks only one shard: they are put one by one
+        # They are put one by one if an insert would check only one shard, or may find the place of a deleted one free
+        # (`stores.recurring`).
+        if self._recurs(collection) or await self._shards.known(collection) is not None:
+            return [False] * len(images)
         able = [is_copyable(image) and not has_empty_timestamp(image.document) for _, image in images]
         places = [place for place, each in enumerate(able) if each]
         if not places:

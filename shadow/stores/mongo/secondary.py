@@ -42,6 +42,7 @@ from shadow.stores.mongo.statements import (
     stamping,
 )
 from shadow.stores.mongo.validation import past_validator
+from shadow.stores.recurring import put_over_nothing
 
 __all__ = ["MongoSecondary"]
 
@@ -100,6 +101,15 @@ class MongoSecondary(MongoAccess):
 
     async def put(self, collection: str, key: Key, image: Image, expected: State) -> bool:
         await self.looks.known(collection)
+        if expected == ABSENT and image.present and self._expires(collection):
+            return await put_over_nothing(functools.partial(self._put, collection, key), image)
+        return await self._put(collection, key, image, expected)
+
+    def _expires(self, collection: str) -> bool:
+        """Whether the server deletes documents of the collection by itself."""
+        return collection in self._specs and self._specs[collection].expiry is not None
+
+    async def _put(self, collection: str, key: Key, image: Image, expected: State) -> bool:
         reserved = self._reserved(collection)
         if isinstance(expected, Unknown):
             raw = await self._stored(collection, key)

@@ -44,7 +44,7 @@ class MongoStore(MongoReads, MongoPrimary, MongoSecondary, MongoUpkeep):
         context: MongoContext = DEFAULTS,
     ) -> None:
         super().__init__(client, database, specs, owned=owned, context=context)
-        self.ranges = MongoRanges(self._lasting, self._reserved, raw_of, self._shards)
+        self.ranges = MongoRanges(self._lasting, self._reserved, raw_of, self._shards, self._expires)
         lasting = Lasting(self._plain, self._durability, self._max_time_ms)
         self.stamps = MongoStamps(lasting, self._reserved, self.ranges, exactly)
 

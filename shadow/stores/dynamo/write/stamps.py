@@ -62,7 +62,13 @@ class DynamoStamps:
 
     async def strip(self, collection: str, stamps: Sequence[Stamp]) -> list[bool]:
         table = self._table(collection)
-        return list(await asyncio.gather(*(self._strip(table, each) for each in stamps)))
+        done = await asyncio.gather(*(self._strip(table, each) for each in stamps))
+        refused = [stamp.key for stamp, one in zip(stamps, done, strict=True) if not one]
+        if not refused:
+            return list(done)
+        # The client may have sent a request twice, and the second one finds nothing if the first one was applied.
+        left = dict(zip(refused, await self.look(collection, refused), strict=True))
+        return [one or left[stamp.key] is None for stamp, one in zip(stamps, done, strict=True)]
 
     async def _strip(self, table: CollectionTable, stamp: Stamp) -> bool:
         if isinstance(stamp.state, Unknown):
