@@ -2,53 +2,63 @@
 
 Each write of shadow on the primary moves the version of its document on, with the name of the operation beside it.
 What does not is an out-of-band write. Where the images do not tell, the relay asks both stores.
-Source for the shape of the records: the reference of DynamoDB Streams' API, "Record" and "StreamRecord".
+Sources: the reference of DynamoDB Streams' API, "Record", "StreamRecord" and "Identity"; the developer guide, "DynamoDB
+Streams and Time to Live".
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from shadow.compare.equality import agree
 from shadow.model.verdict import Bypass
 from shadow.model.version import Tombstone, Unknown, Version
+from shadow.mongoql.expiry import has_expired
 from shadow.stores.dynamo.items.codec import Codec, Item
 from shadow.stores.dynamo.query.reads import CollectionTable
 from shadow.stores.past import PastWrite
 
 __all__ = ["UNNAMED", "TableRecord", "table_record"]
 
-UNNAMED = "a document was written whose key cannot be read"
+UNNAMED: Final = "a document was written whose key cannot be read"
 
 
 @dataclass(frozen=True, slots=True)
 class TableRecord:
     """`write`: None if the record says nothing of a document, or is shadow's own; `unnamed`: whether it is past shadow,
-    and the key cannot be read; `at`: when it was made, epoch seconds, 0 if it does not say."""
+    and the key cannot be read."""
 
     write: PastWrite | None
-    unnamed: bool
-    at: float
+    unnamed: bool = False
 
 
 def table_record(table: CollectionTable, record: Mapping[str, Any]) -> TableRecord:
     """`record` is one of GetRecords, of a stream of both images."""
     change, codec = record["dynamodb"], table.codec
     before, after = change.get("OldImage"), change.get("NewImage")
-    made = change.get("ApproximateCreationDateTime")
-    at = float(made.timestamp() if hasattr(made, "timestamp") else made or 0.0)
-    said = None if _is_no_document(codec, before, after) else _judged(codec, before, after)
+    if _is_no_document(codec, before, after):
+        return TableRecord(None)
+    by_store = after is None and _is_by_store(record)
+    if by_store and has_expired(table.spec.expiry, codec.decode(before or {}).document):
+        return TableRecord(None)  # by the rule of the configuration, which both stores follow by themselves
+    said = _judged(codec, before, after)
     if said is None:
-        return TableRecord(None, False, at)
+        return TableRecord(None)
     kind, certain = said
     for item in (after, before):
         key, fault = ("", "none") if item is None else codec.key(item)
         if not fault:
-            write = PastWrite(table.spec.name, key, kind, str(record.get("eventID", "")), certain)
-            return TableRecord(write, False, at)
-    return TableRecord(None, True, at)
+            name = str(record.get("eventID", ""))
+            return TableRecord(PastWrite(table.spec.name, key, kind, name, certain, by_store))
+    return TableRecord(None, unnamed=True)
+
+
+def _is_by_store(record: Mapping[str, Any]) -> bool:
+    """Whether DynamoDB itself has deleted the item, by its time to live."""
+    who = record.get("userIdentity") or {}
+    return (who.get("Type"), who.get("PrincipalId")) == ("Service", "dynamodb.amazonaws.com")
 
 
 def _is_no_document(codec: Codec, before: Item | None, after: Item | None) -> bool:
@@ -73,8 +83,9 @@ def _judged(codec: Codec, before: Item | None, after: Item | None) -> tuple[Bypa
         return Bypass.CHANGED, True
     old = codec.state(before)
     if old != new:
-        moved = isinstance(old, Version) and (new.born == old.born and new.rev > old.rev)
-        return None if moved or _is_first(new) else (Bypass.REPLACED, False)
+        same = isinstance(old, Version) and new.born == old.born
+        moved = new.rev > old.rev if isinstance(old, Version) and same else _is_first(new)
+        return None if moved else (Bypass.REPLACED, False)
     return _rewritten(codec, before, after)
 
 
