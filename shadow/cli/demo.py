@@ -93,7 +93,7 @@ async def _run(options: DemoOptions, *, serve: bool, as_json: bool) -> int:
             if serve:
                 for name, address in running.addresses.items():
                     _console.print(f"{name:<9} {address}", soft_wrap=True, highlight=False)
-                _console.print("Traffic goes on, with damage that is found and repaired, and a ramp of reads.")
+                _console.print("Traffic continues, with damage that is found and repaired, and a ramp of reads.")
                 _console.print(f"In another terminal: export SHADOW_CONFIG={running.config}", soft_wrap=True)
                 _console.print(f"                     export SHADOW_STATUS_URL={running.app_url}", soft_wrap=True)
                 _console.print("Press Ctrl-C to stop.")
