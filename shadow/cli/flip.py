@@ -50,7 +50,7 @@ Watch = Annotated[
         "Default: `flip.watch`."
     ),
 ]
-OnlyTell = Annotated[bool, typer.Option("--only-tell", help="Watch, but only tell when a guard breaks.")]
+ReportOnly = Annotated[bool, typer.Option("--report-only", help="Watch, but only report it when a guard breaks.")]
 Force = Annotated[bool, typer.Option("--force", help="Override closed gates; needs --reason.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the receipt.")]
 
@@ -70,7 +70,7 @@ def flip(
         ),
     ] = False,
     watch: Watch = None,
-    only_tell: OnlyTell = False,
+    report_only: ReportOnly = False,
     force: Force = False,
     reason: Reason = "",
     as_json: AsJson = False,
@@ -84,19 +84,19 @@ def flip(
     settings = load(config)
     names = _names(settings, collections, every=every)
     kind = FlipKind.REHEARSAL if rehearsal else FlipKind.FLIP
-    asked = _window(watch, only_tell=only_tell, rehearsal=rehearsal)
+    asked = _window(watch, report_only=report_only, rehearsal=rehearsal)
     with contextlib.closing(control_of(settings)) as records:
         hooks = Hooks(settings.hook_list(), Echo())
         order = FlipRequest(records, kind, names, to, settings.control.heartbeat, settings.limits.drain, hooks)
-        order = dataclasses.replace(order, watch=_plan(order, settings, asked, only_tell=only_tell))
+        order = dataclasses.replace(order, watch=_plan(order, settings, asked, report_only=report_only))
         carry_out(
             order, settings, config, {"primary": str(to)}, dry_run=dry_run, force=force, reason=reason, as_json=as_json
         )
 
 
-def _window(watch: str | None, *, only_tell: bool, rehearsal: bool) -> float | None:
+def _window(watch: str | None, *, report_only: bool, rehearsal: bool) -> float | None:
     """The seconds that were asked for; None: nothing was."""
-    if rehearsal and (watch is not None or only_tell):
+    if rehearsal and (watch is not None or report_only):
         raise typer.BadParameter("a rehearsal changes nothing, so that there is nothing to watch")
     if watch is None:
         return None
@@ -106,13 +106,13 @@ def _window(watch: str | None, *, only_tell: bool, rehearsal: bool) -> float | N
         raise typer.BadParameter(f"--watch {watch}: {error}") from None
 
 
-def _plan(order: FlipRequest, settings: Settings, asked: float | None, *, only_tell: bool) -> WatchPlan | None:
+def _plan(order: FlipRequest, settings: Settings, asked: float | None, *, report_only: bool) -> WatchPlan | None:
     """The setting is for flips to DynamoDB: a way back is only watched if that is asked for."""
     if order.kind is FlipKind.REHEARSAL:
         return None
-    plan = settings.flip.plan(asked, take_back=False if only_tell else None)
-    if plan is None and only_tell:
-        raise typer.BadParameter("--only-tell needs a window: --watch 30m, or flip.watch in the configuration")
+    plan = settings.flip.plan(asked, take_back=False if report_only else None)
+    if plan is None and report_only:
+        raise typer.BadParameter("--report-only needs a window: --watch 30m, or flip.watch in the configuration")
     return plan if asked is not None or order.to is StoreName.DYNAMO else None
 
 

@@ -49,7 +49,9 @@ def end(
     config: ConfigFile = Path("config/shadow.yaml"),
     reason: Annotated[str, typer.Option(help="Why; kept in the receipt.")] = "",
 ) -> None:
-    """Ends the watch window of a flip: the flip stays, and nothing takes it back by itself any more."""
+    """Ends the watch window of a flip: the flip stays as it is.
+
+    Nothing takes it back by itself from then on."""
     settings = load(config)
     with contextlib.closing(control_of(settings)) as records:
         for window in _end(records, collections, reason or f"ended by {user()} at {socket.gethostname()}"):
@@ -92,9 +94,9 @@ def _told(each: Mapping[str, Any]) -> str:
     state = each["state"].replace("_", " ")
     if not each["open"]:
         return f"{names}: {state} at {moment(each['ended'])}: {each['reason']}"
-    until = "its time stands still" if each["ends_at"] is None else f"until {moment(each['ends_at'])}"
+    until = "its time does not count now" if each["ends_at"] is None else f"until {moment(each['ends_at'])}"
     if each["left_seconds"] is None:
         until = each["reason"]
     waits = f"; not known or not possible yet: {each['waits']}" if each["waits"] else ""
-    takes = "" if each["takes_back"] else ", told only"
+    takes = "" if each["takes_back"] else ", only reported"
     return f"{names}{takes}: {state}, {until}{waits}"

@@ -32,11 +32,11 @@ class FlipSettings(BaseModel):
 
     watch: Window = 0.0
     take_back: bool = True
-    """Whether a flip is taken back by itself when a guard of its window breaks, or it is only told."""
+    """Whether a flip is taken back by itself when a guard of its window breaks, or it is only reported."""
     guards: WatchGuardSettings = WatchGuardSettings()
 
     def plan(self, seconds: float | None = None, *, take_back: bool | None = None) -> WatchPlan | None:
-        """The window of a flip; None: it is not watched. `seconds` and `take_back` stand in for the settings."""
+        """The window of a flip; None: it is not watched. `seconds` and `take_back` replace the settings."""
         seconds = self.watch if seconds is None else seconds
         if not seconds:
             return None

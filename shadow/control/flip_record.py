@@ -16,7 +16,7 @@ epoch of dual writes it is in. A copy, a verification or a rehearsal notes its e
 These fields are apart from `placed`: an older version of this library loses them when it writes the record, so that
 nothing counts as proven any more.
 
-A flip with a watch window puts the window into the record with the same write that decides it. What becomes of the
+A flip with a watch window puts the window into the record with the same write that decides it. What happens to the
 window is in the record of the guards.
 """
 

@@ -75,7 +75,7 @@ class Ramp:
 
 class WatchState(enum.StrEnum):
     """
-    watching <--> told          (a guard breaks and holds again, where the flip is not to be taken back)
+    watching <--> reported      (a guard breaks and holds again, where the flip is not to be taken back)
         |          |
         |          +--> unproven
         +--> held | unproven | ended
@@ -83,7 +83,7 @@ class WatchState(enum.StrEnum):
     """
 
     WATCHING = "watching"
-    TOLD = "told"
+    REPORTED = "reported"
     """A guard is broken, and the flip is not to be taken back by itself."""
     GOING_BACK = "going_back"
     """A guard has broken: the flip is taken back as soon as that is possible."""
@@ -97,7 +97,7 @@ class WatchState(enum.StrEnum):
 
     @property
     def over(self) -> bool:
-        return self not in (WatchState.WATCHING, WatchState.TOLD, WatchState.GOING_BACK)
+        return self not in (WatchState.WATCHING, WatchState.REPORTED, WatchState.GOING_BACK)
 
 
 @dataclass(frozen=True, slots=True)

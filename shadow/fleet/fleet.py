@@ -62,6 +62,7 @@ class Fleet(Wishes):
             "members": len(application),
             "disagreements": members.disagreements(application).keys(),
             "held": dict(part.held),
+            "watched": self.guarding.watched(),
         }
 
     async def status(self) -> dict[str, Any]:

@@ -221,5 +221,5 @@ class FlipPlan:
 
 
 def _window(plan: WatchPlan) -> str:
-    back = "the flip is taken back by itself" if plan.take_back else "it is only told"
+    back = "the flip is taken back by itself" if plan.take_back else "it is only reported"
     return f"the guards are watched for {plan.seconds:g} s; when one breaks, {back}"

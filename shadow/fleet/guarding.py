@@ -286,6 +286,11 @@ class Guarding:
             for name, each in seen.ramps.items()
         ]
 
+    def watched(self) -> dict[str, int]:
+        """The collections whose flip is watched, as last read: 1; 2: a guard is broken and that is only reported; 3: it
+        is to be taken back."""
+        return self._watching.watched(self._seen_record)
+
     def windows(self, routing: Routing) -> list[dict[str, Any]]:
         """The watch windows of flips, the newest first, those that are over last. Does I/O; raises `ControlError`."""
         return watch.listed(routing, guard_record.load(self._records), time.time())

@@ -41,7 +41,7 @@ def opened(window: WatchWindow) -> Move:
 
 
 def judged(window: WatchWindow, guards: Guards, elapsed: float, now: float) -> tuple[WatchWindow, list[Move]]:
-    """A window that is not over after one round, and what has become of it. `elapsed`: seconds since the last round, 0
+    """A window that is not over after one round, and what happened to it. `elapsed`: seconds since the last round, 0
     where they were not watched; `now`: epoch seconds, for people."""
     if window.state is WatchState.GOING_BACK:
         return window, []
@@ -51,7 +51,7 @@ def judged(window: WatchWindow, guards: Guards, elapsed: float, now: float) -> t
     was = window.state
     state = WatchState.WATCHING if not broken else WatchState.GOING_BACK
     if broken and not window.plan.take_back:
-        state = WatchState.TOLD
+        state = WatchState.REPORTED
     window = dataclasses.replace(
         window,
         state=state,
@@ -98,7 +98,7 @@ def left_alone(window: WatchWindow, seen: Routing, now: float) -> tuple[WatchWin
 
 
 def not_taken_back(window: WatchWindow, why_not: str) -> tuple[WatchWindow, list[Move]]:
-    """The flip could not be taken back; each reason is told once, whatever its figures."""
+    """The flip could not be taken back; each reason is reported once, whatever its figures."""
     after = dataclasses.replace(window, waits=why_not)
     if _FIGURES.sub("", window.waits) == _FIGURES.sub("", why_not):
         return after, []
@@ -163,9 +163,9 @@ def _move(window: WatchWindow, step: str) -> Move:
 
 
 def described(window: WatchWindow, now: float) -> dict[str, Any]:
-    """For people, JSON-able. `now`: epoch seconds. `ends_at`: None while it cannot be told."""
+    """For people, JSON-able. `now`: epoch seconds. `ends_at`: None while it is not known."""
     left = max(0.0, window.plan.seconds - window.watched)
-    running = window.state in (WatchState.WATCHING, WatchState.TOLD)
+    running = window.state in (WatchState.WATCHING, WatchState.REPORTED)
     limits = window.plan.limits
     return {
         "flip": window.flip,

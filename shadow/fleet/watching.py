@@ -31,6 +31,7 @@ _AGAIN: Final = 5.0
 _LONGEST: Final = 300.0
 """Seconds before a flip that could not be taken back is tried again: the first pause, which doubles, and the longest.
 Each attempt may pause the writes once more."""
+_NUMBERS: Final = {WatchState.WATCHING: 1, WatchState.REPORTED: 2, WatchState.GOING_BACK: 3}
 _PREFIX: Final = "watch "
 
 
@@ -58,6 +59,11 @@ class Watching:
         seen = self._context.routing()
         return {name for each in self.open(record).values() for name in each.left(seen)}
 
+    def watched(self, record: GuardRecord) -> dict[str, int]:
+        """See `Guarding.watched`."""
+        seen = self._context.routing()
+        return {name: _NUMBERS[each.state] for each in self.open(record).values() for name in each.left(seen)}
+
     def follow(self, record: GuardRecord) -> set[str]:
         """Counts what the guards need of each watched collection as soon as this process has changed over. Returns
         them."""
@@ -83,7 +89,7 @@ class Watching:
         elapsed: float,
         plans: Plans,
     ) -> GuardRecord:
-        """The record with what has become of each window. `seen`: the routing record, as it is now."""
+        """The record with what happened to each window. `seen`: the routing record, as it is now."""
         now = time.time()
         for each in open_windows(seen, record).values():
             first = [] if each.flip in record.watches else [watch.opened(each)]
@@ -134,7 +140,7 @@ class Watching:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    # --- what is told -----------------------------------------------------------------------------------------------
+    # --- reports -----------------------------------------------------------------------------------------------
 
     def tell(self, move: Move) -> None:
         """The event and the hooks of a step."""

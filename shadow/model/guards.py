@@ -69,7 +69,7 @@ class RampPlan:
 @dataclass(frozen=True, slots=True)
 class WatchPlan:
     """The watch window after a flip. `seconds`: for how long the guards are watched; `take_back`: whether the flip is
-    taken back when one breaks, or it is only told."""
+    taken back when one breaks, or it is only reported."""
 
     seconds: float
     take_back: bool = True

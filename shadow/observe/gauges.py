@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from shadow.model.background import Background
 from shadow.model.phase import Phase, Route, StoreName
-from shadow.observe.guard_metrics import READS_SHARE
+from shadow.observe.guard_metrics import READS_SHARE, WATCHED
 from shadow.observe.metric_row import OTHER, MetricRow
 from shadow.observe.metric_table import (
     BACKGROUND_UP,
@@ -62,6 +62,8 @@ class GaugeSnapshot:
     disagreements: Collection[str] = ()
     """The collections on which processes disagree."""
     held: Mapping[str, float] = field(default_factory=dict)
+    watched: Mapping[str, int] = field(default_factory=dict)
+    """Of the collections whose flip is watched, as `WATCHED` says it."""
     relay_lag: Mapping[StoreName, float] = field(default_factory=dict)
     """Seconds, of the stores whose writers are relayed."""
     background_down: Collection[Background] = ()
@@ -105,6 +107,7 @@ class Gauges(Collector):
         yield family_of(MEMBERS, {(): snapshot.members})
         yield family_of(DISAGREEMENTS, {(name,): int(name in snapshot.disagreements) for name in self._collections})
         yield family_of(READS_SHARE, self._shares({**self._routes, **snapshot.routes}))
+        yield family_of(WATCHED, {(name,): snapshot.watched.get(name, 0) for name in self._collections})
         yield family_of(HELD, {(name,): snapshot.held.get(name, 0.0) for name in self._collections})
         yield family_of(RELAY_LAG, {(name,): lag for name, lag in snapshot.relay_lag.items()})
         yield family_of(BACKGROUND_UP, {(each,): int(each not in snapshot.background_down) for each in Background})

@@ -10,7 +10,7 @@ from shadow.model.hooks import HookEvent
 from shadow.observe.log import Event as LogEvent
 from shadow.observe.metric_row import By, Configured, MetricRow
 
-__all__ = ["GUARDED", "HOOKS", "RAMP_STEPS", "READS_SHARE", "WATCHES"]
+__all__ = ["GUARDED", "HOOKS", "RAMP_STEPS", "READS_SHARE", "WATCHED", "WATCHES"]
 
 
 class RampStep(enum.StrEnum):
@@ -91,10 +91,17 @@ RAMP_STEPS: Final = MetricRow(
     (Configured.COLLECTION, RampStep),
     moved_by=(By(Noted, _step_labels, when=_is_step),),
 )
+WATCHED: Final = MetricRow(
+    "shadow_flip_watch",
+    "gauge",
+    "Whether the flip of a collection is watched: 0 it is not, 1 it is, 2 a guard is broken and that is only reported, "
+    "3 the flip is to be taken back. Each process reports the same.",
+    ("collection",),
+)
 WATCHES: Final = MetricRow(
     "shadow_flip_watches_total",
     "counter",
-    "Watch windows of flips: what has become of them, in the process that decided.",
+    "Watch windows of flips: what happened to them, in the process that decided.",
     ("collection", "step"),
     (Configured.COLLECTION, WatchStep),
     moved_by=(By(Noted, _watch_labels, when=_is_watch),),
@@ -109,4 +116,4 @@ HOOKS: Final = MetricRow(
     moved_by=(By(Noted, _hook_labels, when=_is_hook),),
 )
 
-GUARDED: Final = (READS_SHARE, RAMP_STEPS, WATCHES, HOOKS)
+GUARDED: Final = (READS_SHARE, RAMP_STEPS, WATCHED, WATCHES, HOOKS)

@@ -205,7 +205,7 @@ def _watches(found: Iterable[Mapping[str, Any]]) -> Markup:
         until = "-" if each["ends_at"] is None else _moment(each["ends_at"])
         if not each["open"]:
             until = _moment(each["ended"])
-        state = each["state"].replace("_", " ") + ("" if each["takes_back"] else ", told only")
+        state = each["state"].replace("_", " ") + ("" if each["takes_back"] else ", only reported")
         figures = "; ".join(f"{name}: {said}" for name, said in each["guards"].items()) if each["open"] else ""
         rows.append([", ".join(each["collections"]), each["to"], state, until, figures or "-"])
         rows[-1].append("; ".join(said for said in (each["reason"], each["waits"]) if said) or "-")

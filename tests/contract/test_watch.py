@@ -126,6 +126,7 @@ async def test_while_every_guard_holds_the_window_runs_its_time_and_ends(
     (shown,) = two[0].guarding.windows(two[0].routing)
     assert shown["state"] == "watching"
     assert 0 < shown["left_seconds"] < 60
+    assert two[0].guarding.watched() == two[1].guarding.watched() == {"users": 1}
     assert {"errors", "slower", "mismatches", "throttled"} <= shown["guards"].keys()
     await rounds(6, *two)
     assert window(records).state is WatchState.HELD
@@ -133,6 +134,7 @@ async def test_while_every_guard_holds_the_window_runs_its_time_and_ends(
     assert steps(records) == ["opened", "ended"]
     assert counted(two[0]) == {"opened": 1.0, "ended": 1.0}, "one decides, and reports it once"
     assert counted(two[1]) == {}
+    assert two[0].guarding.watched() == two[1].guarding.watched() == {}
     check_unwatched(records, flip_record.load(records), ["users"])
     before = guard_record.load(records)
     await rounds(5, *two, failed=90)
@@ -233,6 +235,7 @@ async def test_a_way_back_that_is_not_possible_is_told_and_tried_again_with_grow
     await rounds(40, a, b)
     assert window(records).state is WatchState.GOING_BACK
     assert window(records).waits == a.why_not
+    assert b.guarding.watched() == {"users": 3}
     pauses = [later - earlier for earlier, later in zip(a.tried, a.tried[1:], strict=False)]
     assert len(pauses) >= 3
     assert pauses == sorted(pauses)

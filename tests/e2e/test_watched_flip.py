@@ -187,7 +187,7 @@ async def test_while_a_flip_is_watched_nothing_ends_the_dual_writes_and_an_opera
 ) -> None:
     one = watched.shadows[0]
     async with watched.load():
-        await watched.flip("--only-tell")
+        await watched.flip("--report-only")
         (shown,) = await watched.windows()
         assert (shown["state"], shown["takes_back"], shown["collections"]) == ("watching", False, [COLLECTION])
         for refused in (("complete", COLLECTION), ("complete", COLLECTION, "--apply", "--force", "--reason", "no")):
@@ -209,7 +209,7 @@ async def test_while_a_flip_is_watched_nothing_ends_the_dual_writes_and_an_opera
     for words, said in (
         (("--watch", "soon"), "must be a time"),
         (("--watch", "30m", "--rehearse"), "nothing to watch"),
-        (("--only-tell", "--watch", "0"), "--only-tell needs a window"),
+        (("--report-only", "--watch", "0"), "--report-only needs a window"),
     ):
         told = (await asyncio.to_thread(watched.operator.ended, "flip", COLLECTION, "--to", "dynamo", *words))[2]
         assert said in " ".join(told.replace("│", " ").split())

@@ -693,7 +693,7 @@ FLIP: Final = Board(
             ],
         ),
         (
-            "Ramps of reads",
+            "Ramps of reads and watched flips",
             [
                 Panel(
                     "Reads that the secondary answers",
@@ -710,6 +710,18 @@ FLIP: Final = Board(
                             "sum by (collection, direction) "
                             f"(increase(shadow_ramp_steps_total{{{_OF}}}[$__rate_interval]))",
                             "{{collection}} {{direction}}",
+                        )
+                    ],
+                    width=12,
+                ),
+                Panel(
+                    "Watched flips",
+                    "Windows that were opened and have ended, guards that have broken, and flips that were taken back.",
+                    [
+                        (
+                            "sum by (collection, step) "
+                            f"(increase(shadow_flip_watches_total{{{_OF}}}[$__rate_interval]))",
+                            "{{collection}} {{step}}",
                         )
                     ],
                     width=12,

@@ -66,6 +66,7 @@ class FleetSite:
             "watch_every": 0.2,
             # DynamoDB Local on a busy machine says nothing of DynamoDB: the gate `fast enough` has its own tests.
             "defaults": {"phase": phase, "slower": 0},
+            "flip": {"guards": {"slower": 0}},
             "collections": {COLLECTION: {"indexes": [{"name": "group-index", "hash": "group"}]}},
         }
         self.config.write_text(yaml.safe_dump(content))

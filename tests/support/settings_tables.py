@@ -16,6 +16,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from shadow.config import CollectionSettings, Settings
+from shadow.config.flips import FlipSettings, WatchGuardSettings
 from shadow.config.hooks import HookSettings
 from shadow.config.reads import GuardSettings, RampSettings
 from shadow.stores.dynamo.client.settings import TableSettings
@@ -96,6 +97,21 @@ GUARDS: Final = {
     "throttled": ("`1%` or 0.01", "of the requests to DynamoDB: how many may be throttled"),
     "at_least": ("a number", "reads and comparisons within `window` below which a figure proves nothing"),
     "window": ("`5m`, or seconds", "the time that the figures are of, at the current share"),
+}
+FLIP: Final = {
+    "watch": ("`30m`, or seconds", "for which a flip to DynamoDB is watched; 0: not at all"),
+    "take_back": ("", "whether it is taken back by itself when a guard breaks, or that is only reported"),
+    "guards": ("", "the limits, below"),
+}
+WATCH: Final = {
+    **GUARDS,
+    "errors": ("`1%` or 0.01", "of the requests: how many may fail, beyond those of the old primary"),
+    "slower": (
+        "a factor, 0 to 1000",
+        "the 95th percentile of reads and of writes against the old primary's; 0: switched off",
+    ),
+    "at_least": ("a number", "requests and comparisons within `window` below which a figure proves nothing"),
+    "window": ("`5m`, or seconds", "the time that the figures are of, since the flip"),
 }
 HOOK: Final = {
     "name": ("a name", "of the hook, for log lines and metrics"),
@@ -263,6 +279,8 @@ BLOCKS: Final[Mapping[str, tuple[type[BaseModel], str, Mapping[str, tuple[str, s
     "settings of defaults": (_section("defaults"), "defaults", DEFAULTS),
     "settings of a ramp": (RampSettings, "", RAMP),
     "settings of guards": (GuardSettings, "", GUARDS),
+    "settings of flip": (FlipSettings, "flip", FLIP),
+    "settings of a watch": (WatchGuardSettings, "", WATCH),
     "settings of a hook": (HookSettings, "", HOOK),
     "settings of mongo": (_section("mongo"), "mongo", MONGO),
     "settings of dynamo": (_section("dynamo"), "dynamo", DYNAMO),

@@ -74,6 +74,12 @@ def route(instance: str, primary: str, phase: str, *, on: int = 1) -> dict[str, 
     return {f"shadow_route_info{{{labels}}}": still(on)}
 
 
+def watches(**steps: str) -> dict[str, str]:
+    every = dict.fromkeys(("opened", "broken", "taken_back", "not_taken_back", "ended"), still(0)) | steps
+    return {f'shadow_flip_watches_total{{{USERS},step="{name}"}}': values for name, values in every.items()}
+
+
+WATCHED: Final = f'shadow_flip_watch{{{USERS},instance="a"}}'
 MISMATCHES: Final = f'shadow_mismatches_total{{{USERS},kind="value"}}'
 OPEN: Final = f'shadow_journal_open_intents{{{USERS},instance="a"}}'
 REJECTED: Final = 'shadow_config_reloads_total{instance="a",result="rejected"}'
@@ -172,6 +178,11 @@ CASES: Final = [
     Case("ShadowControlDown", "for a moment", False, {CONTROL: "1+0x100 0+0x2 1+0x60"}),
     Case("ShadowBypassed", "written past", True, {BYPASSING: "0+0x60 3+0x80"}),
     Case("ShadowBypassed", "never", False, {BYPASSING: still(0)}),
+    Case("ShadowFlipTakenBack", "taken back", True, watches(broken="0+0x100 1+0x40", taken_back="0+0x101 1+0x39")),
+    Case("ShadowFlipTakenBack", "held", False, watches(opened="0+0x50 1+0x90", ended="0+0x100 1+0x40")),
+    Case("ShadowFlipNotTakenBack", "not yet", True, {WATCHED: "1+0x110 3+0x30"}),
+    Case("ShadowFlipNotTakenBack", "at once", False, {WATCHED: "1+0x117 3 0+0x30"}),
+    Case("ShadowFlipNotTakenBack", "only told", False, {WATCHED: "1+0x110 2+0x30"}),
     Case("ShadowRelayBehind", "behind", True, {RELAY: "0+30x140"}),
     Case("ShadowRelayBehind", "caught up", False, {RELAY: still(2)}),
     Case("ShadowRelayBehind", "for a moment", False, {RELAY: "0+0x100 90+0x4 0+0x60"}),

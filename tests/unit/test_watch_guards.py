@@ -222,7 +222,7 @@ def test_where_it_is_not_to_be_taken_back_each_break_is_told_once_and_the_window
     now, steps = rounds(window(plan=plan), (THERE, BROKEN), (THERE, BROKEN), (THERE, HOLDS), elapsed=20.0)
     assert (now.state, steps) == (WatchState.WATCHING, ["broken"])
     now, steps = rounds(now, (THERE, BROKEN))
-    assert (now.state, now.breaks, steps) == (WatchState.TOLD, 2, ["broken"])
+    assert (now.state, now.breaks, steps) == (WatchState.REPORTED, 2, ["broken"])
     assert described(now, 1.0)["open"]
     now, steps = rounds(now, (THERE, HOLDS))
     assert (now.state, steps) == (WatchState.UNPROVEN, ["ended"])
