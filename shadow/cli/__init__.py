@@ -16,12 +16,14 @@ from shadow.cli import (
     config,
     demo,
     docs,
+    evidence,
     finalize,
     findings,
     fleet,
     flip,
     hooks,
     jobs,
+    jobs_failed,
     journal,
     old_spellings,
     ramp,
@@ -73,10 +75,12 @@ app.add_typer(ramp.app, name="ramp")
 app.command("complete")(complete.complete)
 app.add_typer(fleet.app, name="fleet")
 app.add_typer(hooks.app, name="hooks")
+app.command("evidence")(evidence.evidence)
 app.command("finalize")(finalize.finalize)
 app.add_typer(repair_plan.app, name="repair")
 repair_plan.app.command(old_spellings.HIDDEN, hidden=True)(old_spellings.journal)
 app.add_typer(jobs.app, name="jobs")
+jobs.app.command("failed")(jobs_failed.failed)
 app.add_typer(tables.app, name="tables")
 app.add_typer(config.app, name="config")
 app.command("docs")(docs.docs)

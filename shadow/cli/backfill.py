@@ -92,5 +92,7 @@ def _show(each: dict[str, Any]) -> None:
         typer.echo(f"  {reason}: {count}")
     for one in each["keys"]:
         typer.echo(f"  key {one['key']}: not copied: {one['reason']}")
+    if each["not_copied"]:
+        typer.echo(f"  `shadow jobs failed {each['job']}` lists them all; with --retry it tries them again, alone")
     if each["outcome"] == "stopped":
         typer.echo("  run the same command to continue")

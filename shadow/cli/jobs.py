@@ -42,7 +42,7 @@ from shadow.model.phase import Phase, Route
 from shadow.model.values import type_name
 from shadow.model.verdict import Kind
 
-__all__ = ["JobOptions", "Named", "app", "chosen", "control_of", "named", "run_jobs"]
+__all__ = ["JobOptions", "Named", "app", "chosen", "control_of", "job_records", "named", "namer", "run_jobs"]
 
 app = typer.Typer(help="Lists backfills and verifications, and controls them.", no_args_is_help=True)
 
@@ -336,14 +336,21 @@ def named(config: Path, job: Job) -> list[Named]:
     if not job.issues:
         return []
     settings = load(config)
-    secret = settings.observe.hash_secret
-    hasher = Hasher(secret.get_secret_value().encode() if secret is not None else b"")
+    name = namer(settings)
     with contextlib.closing(control_of(settings)) as records:
         kept = (each for issues in Jobs(records).issues(job.id) for each in issues if _wants_a_person(each))
-        return [
-            Named(f"{type_name(each.key)}:{hasher.hash_key(each.key)}", each.kind, each.reason)
-            for each in islice(kept, _NAMED)
-        ]
+        return [name(each) for each in islice(kept, _NAMED)]
+
+
+def namer(settings: Settings) -> Callable[[Issue], Named]:
+    """How the issues of a job are shown, without their keys."""
+    secret = settings.observe.hash_secret
+    hasher = Hasher(secret.get_secret_value().encode() if secret is not None else b"")
+
+    def name(issue: Issue) -> Named:
+        return Named(f"{type_name(issue.key)}:{hasher.hash_key(issue.key)}", issue.kind, issue.reason)
+
+    return name
 
 
 def _wants_a_person(issue: Issue) -> bool:
@@ -374,7 +381,7 @@ def _row(job: Job) -> dict[str, Any]:
 @app.command("list")
 def list_jobs(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJson = False) -> None:
     """Lists the jobs in the control store, newest first."""
-    with _jobs(config) as jobs:
+    with job_records(config) as jobs:
         rows = [_row(job) for job in jobs.jobs()]
     if as_json:
         print_json(rows)
@@ -397,7 +404,7 @@ def rate(
     """Changes the speed limit of a job, also while it runs.
 
     It takes effect within a second, in all of its processes."""
-    with _jobs(config) as jobs:
+    with job_records(config) as jobs:
         jobs.set_rate(job, documents or None)
     typer.echo(f"job {job}: {f'{documents:g} documents per second' if documents else 'no limit'}")
 
@@ -410,12 +417,12 @@ def stop(
     """Stops a job after its current batches, in all its processes.
 
     To continue it later, run the command that started it."""
-    with _jobs(config) as jobs:
+    with job_records(config) as jobs:
         jobs.stop(job)
     typer.echo(f"job {job}: stopping")
 
 
 @contextlib.contextmanager
-def _jobs(config: Path) -> Iterator[Jobs]:
+def job_records(config: Path) -> Iterator[Jobs]:
     with contextlib.closing(control_of(load(config))) as records:
         yield Jobs(records)

@@ -19,16 +19,16 @@ from pymongo.errors import DuplicateKeyError
 
 from shadow.compare.equality import agree
 from shadow.jobs.issues import Issue
-from shadow.jobs.jobs import Jobs
-from shadow.jobs.target import JobTarget, RouteChanged
-from shadow.jobs.work import Handled, failed
+from shadow.jobs.jobs import Job, Jobs
+from shadow.jobs.target import JobRefused, JobTarget, RouteChanged
+from shadow.jobs.work import Handled, failed, fingerprint, patiently
 from shadow.model.outcome import Outcome, classify
 from shadow.model.verdict import Healing
 from shadow.model.version import ABSENT, Document, Image, Key
 from shadow.stores.ranges import Batch
 from shadow.writes.heal import HealContended
 
-__all__ = ["Backfill"]
+__all__ = ["Backfill", "retry"]
 
 NAMELESS: Final = "unreadable"
 """The kind of issue of a document that cannot be read again, since no query can name its key."""
@@ -155,7 +155,7 @@ class Backfill:
             handled.issues.append(Issue(key, "failed", failed(error)))
 
     async def conclude(self, jobs: Jobs, job: int) -> str:
-        """Retries once what could not be copied."""
+        """Retries once what could not be copied. Safe to repeat, also for a job that has ended."""
         pages = jobs.issues(job)
         while issues := await asyncio.to_thread(next, pages, None):
             handled = Handled()
@@ -165,3 +165,32 @@ class Backfill:
             await asyncio.to_thread(jobs.tried_again, job, keys, handled.counts, handled.issues)
         left = await asyncio.to_thread(jobs.count_issues, job)
         return "incomplete" if left.issues else "complete"
+
+
+async def retry(sides: JobTarget, jobs: Jobs, id: int, patience: float) -> Job:
+    """Tries again to copy the documents that a backfill could not copy, and those alone; the job then has the outcome
+    of that. `patience`: seconds for which a store may be unreachable.
+
+    Raises `JobRefused` where the outcome would prove nothing, `StoreUnavailable`, and what a repair of a key raises.
+    """
+    job = await asyncio.to_thread(jobs.job, id)
+    newest = await asyncio.to_thread(jobs.jobs, kind=Backfill.kind, collection=job.collection, limit=1)
+    proof = await asyncio.to_thread(jobs.proof, job.collection)
+    if job.kind != Backfill.kind:
+        raise JobRefused(
+            f"job {id} is no backfill but a {job.kind}", hint=f"shadow repair plan {job.collection} FILE repairs it"
+        )
+    again = f"shadow backfill {job.collection} copies what is missing"
+    if job.finished is None:
+        raise JobRefused(f"job {id} has not ended", hint=f"it tries again by itself at its end; {again}")
+    if newest[0].id != id:
+        raise JobRefused(f"job {id}: job {newest[0].id} is newer, and its documents alone are kept", hint=again)
+    if (job.fingerprint, job.epoch) != (fingerprint(sides), proof):
+        raise JobRefused(
+            f"job {id}: since it ended, the stores or the primary have changed, or dual writes were interrupted",
+            hint=again,
+        )
+    await patiently(sides.check_kind, patience)
+    outcome = await patiently(lambda: Backfill(sides).conclude(jobs, id), patience)
+    await asyncio.to_thread(jobs.amend, id, outcome)
+    return await asyncio.to_thread(jobs.job, id)

@@ -133,7 +133,7 @@ class Jobs:
             "kind": kind, "collection": collection, "fingerprint": fingerprint, "format": FORMAT,
             "options": json.dumps(options, sort_keys=True), "started": self._now(), "finished": None, "outcome": None,
             "rate": None, "total": 0, "stopping": False, "layout": None, "ranges": 0,
-            "epoch": proof_of(self._records, collection),
+            "epoch": self.proof(collection),
         }  # fmt: skip
         name, abandoned = f"{kind}/{collection}", None
         while True:
@@ -209,6 +209,12 @@ class Jobs:
 
         self._change(job, end)
 
+    def amend(self, job: int, outcome: str) -> None:
+        """Gives a job that has ended the outcome of a later attempt at its issues, with the figures of now."""
+        head = self._head(job).value
+        figures = self._figures(self._ranges(job, head["layout"]), head.get("after", {}))
+        self._update(job, {"outcome": outcome, "figures": {"counts": dict(figures["counts"]), "done": figures["done"]}})
+
     def set_rate(self, job: int, rate: float | None) -> None:
         self._update(job, {"rate": rate})
 
@@ -228,6 +234,10 @@ class Jobs:
             if kind in (None, each.value["kind"]) and collection in (None, each.value["collection"])
         ]
         return [self._job(each) for each in wanted[:limit]]
+
+    def proof(self, collection: str) -> str:
+        """The id of the epoch of dual writes that a job would have if it began now; see `Job.epoch`."""
+        return proof_of(self._records, collection)
 
     def _job(self, head: Record) -> Job:
         id, value = _number(head.key), head.value

@@ -41,8 +41,8 @@ class Kind(Enum):
 
     INTENT: `key` (packed), `opened`, `expires`, `owner`. DEFERRED: `key`, `generation`, `since`, `attempts`,
     `next_try`, `settle_after`, `claimed` (the moment of the claim that holds it), `claimant` (its mark), `refused` (the
-    error with which the secondary refuses it). LATE, a settled key that is repaired again because its write may yet take
-    effect: the same, with `since` of the youngest write and, as `settle_after`, the end. OWNER: `place`, `pid`,
+    error with which the secondary refuses it). LATE, a settled key that is repaired again because its write may yet
+    take effect: the same, with `since` of the youngest write and, as `settle_after`, the end. OWNER: `place`, `pid`,
     `started`, `beat`. PASSED: `number`. UNVERIFIED: `since`, `mark`. PRIMARY: `primary`. SWEEP: `until`.
     """
 
