@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pymongo.errors import AutoReconnect, OperationFailure
 
 from shadow import Shadow
 from shadow.control.sqlite import SqliteRecords
@@ -20,10 +21,12 @@ from shadow.embedded.audit import dynamo_client
 from shadow.errors import UnsupportedOperation
 from shadow.fleet.health_gates import gates_of
 from shadow.model.phase import StoreName
+from shadow.stores.dynamo.client.streams import ExpiredIterator
 from tests.e2e.test_relayed_writers import becomes_unverified, control_file, level, relayed, total, unverified
 from tests.support.bare import bare_writer
 from tests.support.pair import until
 from tests.support.shadows import COLLECTION, Site
+from tests.support.tool import Tool
 from tests.support.writer import spawn
 
 
@@ -234,18 +237,35 @@ def scribble(hand: Bare, rng: random.Random, times: int) -> None:
                 hand.update(key)
 
 
+def roughen(shadow: Shadow, rng: random.Random) -> None:
+    """Of its requests to the streams some fail, as they do on AWS."""
+    store: Any = shadow._engine.runtime().stores[StoreName.DYNAMO]
+    sent = store._streams.call
+    faults = [ExpiredIterator(), OperationFailure("slow down", 262), AutoReconnect("gone")]
+
+    async def call(verb: str, table: str, **parameters: Any) -> Any:
+        if verb == "get_records" and rng.random() < 0.3:
+            # One answer is lost on its way.
+            await sent(verb, table, **parameters)
+            raise rng.choice(faults)
+        return await sent(verb, table, **parameters)
+
+    store._streams.call = call
+
+
 @pytest.mark.timeout(300)
 async def test_under_load_a_process_that_is_killed_is_replaced_and_both_stores_end_equal(
     site: Site, tmp_path: Path
 ) -> None:
     # What a killed process has deferred waits for the longest time that its requests may last.
-    site = site.but(limits={**site.limits, "operation": 20.0})
+    site = site.but(limits={"read_deadline": 10.0, "write_deadline": 10.0, "operation": 10.0})
     rng = random.Random(11)
     ready = tmp_path / "ready"
     child = spawn(live, site, str(ready))
     try:
         await until(ready.exists, 60)
         async with relaying(site) as shadow:
+            roughen(shadow, rng)
             await trust(shadow)
             assert relay(shadow)["holder"].endswith(f"pid {child.pid}")
             await bare(site, lambda hand: scribble(hand, rng, 60))
@@ -314,10 +334,19 @@ async def test_where_the_stream_does_not_tell_every_write_the_collection_is_unve
             assert not await unverified(shadow), lose.__name__
 
 
-async def test_without_a_stream_it_says_what_to_do_and_closes_the_gate_until_there_is_one(site: Site) -> None:
+async def test_without_a_stream_it_says_what_to_do_and_closes_the_gate_until_there_is_one(
+    site: Site, tmp_path: Path
+) -> None:
     without = site.but(options={"table": {"stream": False}})
     async with without.shadow() as shadow:
         await shadow.prepare()
+    tool = Tool(site, tmp_path, observe={"follow_writers": True})
+    checked = await tool("config", "check", "--connect", "--json")
+    assert checked.code == 0
+    (text,) = checked.json["streams"]
+    assert text.startswith(f"{COLLECTION}: the table {site.prefix}{COLLECTION} has no stream; `shadow tables create`")
+    planned = await tool("tables", "plan")
+    assert (planned.code, "has no stream" in planned.out) == (1, True)
     shadow = opened(without)
     try:
         with pytest.raises(UnsupportedOperation, match="has no stream") as raised:
@@ -329,8 +358,10 @@ async def test_without_a_stream_it_says_what_to_do_and_closes_the_gate_until_the
         assert not gate.ok
         assert "has no stream" in gate.look_at
         assert shadow._engine._relayed(COLLECTION) is False, "what reads find of such writes counts"
-        async with relaying(site):  # configured for it, so that the stream is switched on
-            await until(lambda: not relay(shadow)["unread"], 30)
+        assert (await tool("tables", "create")).code == 0
+        await until(lambda: not relay(shadow)["unread"], 30)
+        assert (await tool("config", "check", "--connect", "--json")).json["streams"] == []
+        assert (await tool("tables", "plan")).code == 0
     finally:
         await shadow.close()
 
