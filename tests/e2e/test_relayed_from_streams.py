@@ -7,12 +7,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import datetime as dt
 import random
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pymongo import MongoClient
 from pymongo.errors import AutoReconnect, OperationFailure
 
 from shadow import Shadow
@@ -268,10 +270,10 @@ async def test_under_load_a_process_that_is_killed_is_replaced_and_both_stores_e
             roughen(shadow, rng)
             await trust(shadow)
             assert relay(shadow)["holder"].endswith(f"pid {child.pid}")
-            await bare(site, lambda hand: scribble(hand, rng, 60))
+            await bare(site, lambda hand: scribble(hand, rng, 30))
             child.kill()
-            load = hammer(shadow[COLLECTION], rng, 100)
-            await asyncio.gather(load, bare(site, lambda hand: scribble(hand, rng, 90)))
+            load = hammer(shadow[COLLECTION], rng, 60)
+            await asyncio.gather(load, bare(site, lambda hand: scribble(hand, rng, 50)))
             await until(lambda: relayed(shadow), 60)
             assert not relay(shadow)["holder"].endswith(f"pid {child.pid}")
             await level(site, 120)
@@ -389,4 +391,32 @@ async def test_the_relay_changes_sides_with_a_flip_and_back(site: Site) -> None:
             await level(site)
         assert relayed(shadow) == {"inserted": 9}
         assert total(shadow, "shadow_out_of_band_writes_total") == {}, "a copy to the secondary is nobody else's write"
+        assert not await unverified(shadow)
+
+
+async def test_what_dynamodb_deletes_by_itself_goes_from_the_secondary_and_nobody_is_accused(site: Site) -> None:
+    """DynamoDB Local needs some seconds for it: the service, some days. One document expires by the rule of the
+    configuration, and one by a time that somebody else has set."""
+    site = site.but(options={"expires": {"field": "at", "after": 60}})
+    async with relaying(site) as shadow:
+        await begun(shadow, site)
+        long_ago = dt.datetime.now(dt.UTC) - dt.timedelta(days=3)
+        await shadow[COLLECTION].insert_many([{"_id": "by the rule", "at": long_ago}, {"_id": "stays", "at": None}])
+        await site.level(shadow)
+        await bare(site, lambda hand: hand.insert("by hand", _shadow_ttl={"N": str(int(long_ago.timestamp()))}))
+        await until(lambda: relayed(shadow) == {"inserted": 1})
+
+        def left(hand: Bare) -> set[str]:
+            items = hand.client.scan(TableName=hand.table)["Items"]
+            return {each["_id"]["S"] for each in items} - {"~expiry"}
+
+        async with asyncio.timeout(90):
+            while await bare(site, left) != {"stays"}:  # noqa: ASYNC110 - nobody says when it is done
+                await asyncio.sleep(0.2)
+        with MongoClient[dict[str, Any]](site.mongo_url) as client:
+            things = client[site.database][COLLECTION]
+            await until(lambda: not things.count_documents({"_id": "by hand", "_shadow.t": None}), 60)
+        await asyncio.sleep(1.5)
+        assert relayed(shadow) == {"inserted": 1}
+        assert total(shadow, "shadow_out_of_band_writes_total") == {}
         assert not await unverified(shadow)
