@@ -66,7 +66,7 @@ def is_session(value: Any) -> bool:
 def is_of_client(session: Any, client: Any) -> bool:
     """Whether the client has made the session. Motor's say so by PyMongo's under them."""
     inner = getattr(session, "delegate", None)
-    return session.client is client if inner is None else inner.client is client.delegate
+    return session._client is client if inner is None else inner.client is client.delegate
 
 
 def bound_session() -> Any:
