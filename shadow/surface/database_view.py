@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
-from pymongo import MongoClient
 from pymongo.database import Database
 
 from shadow.errors import UnsupportedOperation
+from shadow.stores.mongo.drivers import plain_client_class
 from shadow.surface.names import NotIterable
 from shadow.surface.ways_around import CollectionOwner
 
@@ -97,7 +97,7 @@ class GuardedClient(NotIterable):
     @property
     def __class__(self) -> type[Any]:
         """PyMongo's: `isinstance` returns the same as for its own client."""
-        return MongoClient
+        return plain_client_class()
 
     @__class__.setter
     def __class__(self, kind: Any) -> NoReturn:

@@ -14,8 +14,7 @@ from typing import Any, Final, NoReturn
 from pymongo.errors import CollectionInvalid
 
 from shadow.errors import ShadowClosed, ShadowError, UnsupportedOperation
-from shadow.stores.mongo.drivers import client_class, database_class
-from shadow.stores.mongo.handed_session import handed
+from shadow.stores.mongo.drivers import client_class, database_class, handed
 from shadow.surface.cursor import DocumentCursor
 from shadow.surface.database_view import OF_COLLECTIONS, GuardedClient, GuardedDatabase, given_options
 from shadow.surface.forwarded import INSTANCE_ATTRIBUTES
