@@ -130,8 +130,9 @@ async def _look_at_indexes(engine: Observed) -> None:
     """Which indexes there are is asked again from time to time, of the collections that are not on MongoDB alone."""
     for name, route in engine.routes().items():
         on_dynamo = route.dual_write or route.primary is StoreName.DYNAMO
-        if on_dynamo and engine.index_report.is_due(name, _LOOK_EVERY):
-            await check(engine.indexes.look(name))
+        due = on_dynamo and engine.index_report.is_due(name, _LOOK_EVERY)
+        if due and await check(engine.indexes.look(name)) != "ok":
+            engine.index_report.missed(name)
 
 
 def _index_health(engine: Observed, name: str, route: Route) -> IndexHealth:

@@ -11,11 +11,13 @@ from pymongo.errors import InvalidOperation, OperationFailure
 
 from shadow.model.operation import Hit, Query
 from shadow.model.reads import Aggregate, Count, Distinct
+from shadow.model.server_options import given_in, sending
 from shadow.model.version import Document
 from shadow.mongoql.failures import failure
 from shadow.surface.arguments import Arguments
 from shadow.surface.collection_base import CollectionBase
 from shadow.surface.cursor import Cursor, DocumentCursor
+from shadow.surface.hints import counted_by
 from shadow.surface.stamping import hidden_in
 from shadow.surface.verb_options import check_modify
 
@@ -87,13 +89,14 @@ class ReadVerbs(CollectionBase):
 
     async def estimated_document_count(self, **options: Any) -> int:
         """How many documents there are. Counted exactly, without tombstones."""
+        given = counted_by(options)
 
         def build(take: Arguments) -> Count:
             return Count({}, estimated=True, mongo_only=take.mongo_only, read_options=self._reads)
 
-        return int(
-            await self._router.answer(self._name, self._built(self._door("estimated_document_count", options), build))
-        )
+        with sending(given_in(given)):
+            read = self._built(self._door("estimated_document_count", given), build)
+            return int(await self._router.answer(self._name, read))
 
     async def distinct(self, key: str, filter: Mapping[str, Any] | None = None, **options: Any) -> list[Any]:
         """The distinct values at a dotted path; arrays are unwound."""
@@ -118,6 +121,7 @@ class ReadVerbs(CollectionBase):
 
         async def documents() -> list[Document]:
             with self._traced("aggregate", (pipeline,)):
+                await self._check_hint("aggregate", options.get("hint"))
                 return list(await self._router.answer(self._name, wanted))
 
         return DocumentCursor(self, documents, self._present)

@@ -155,7 +155,7 @@ class MongoReads(MongoAccess):
         asked: ReadOptions | None = None,
         **more: Any,
     ) -> int:
-        options = sent_with("count_documents")
+        options = {name: value for name, value in sent_with("count_documents").items() if value != {}}
         options |= {name: value for name, value in (("skip", skip), ("limit", limit)) if value}
         filter, collation = uncollated(filter)
         if collation:
