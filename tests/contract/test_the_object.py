@@ -22,7 +22,8 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.command_cursor import AsyncCommandCursor
 from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import BulkWriteError, CollectionInvalid, InvalidOperation
+from pymongo.cursor_shared import CursorType
+from pymongo.errors import BulkWriteError, CollectionInvalid, InvalidOperation, OperationFailure
 
 from shadow import Shadow
 from shadow.config import CollectionSettings
@@ -265,9 +266,45 @@ async def test_plans_and_raw_batches_are_the_servers_while_it_is_the_primary(sha
         found = [each async for batch in cursor for each in bson.decode_all(batch)]
         assert [each["_id"] for each in found] == [3, 2]
         assert all("_shadow" not in each for each in found)
-    if shadow.admin.settings.collections["things"].phase is not Phase.OFF:  # there it is the driver that looks at it
-        with pytest.raises(UnsupportedOperation, match="session"):
-            things.find_raw_batches(session=object())
+    # The drawn url may have a concern that no causally consistent session takes.
+    begun = shadow.client.start_session(causal_consistency=False)
+    async with await begun if inspect.isawaitable(begun) else begun as session:
+        for cursor in (
+            things.find_raw_batches({"_id": 2}, session=session),
+            await awaited(things.aggregate_raw_batches([{"$match": {"_id": 2}}], session=session)),
+        ):
+            assert [each async for batch in cursor for each in bson.decode_all(batch)] == [{"_id": 2, "n": 0}]
+    out = await awaited(things.aggregate_raw_batches([{"$match": {"_id": 2}}, {"$out": "others"}]))
+    assert await out.to_list(None) == []
+    assert await shadow["others"].find().to_list(None) == [{"_id": 2, "n": 0}]
+
+
+async def test_the_flags_of_a_cursor_are_its_options(shadow: Shadow) -> None:
+    """Over two stores, and on DynamoDB, `EXHAUST` is accepted; what needs a cursor of MongoDB's is MongoDB's alone."""
+    things = shadow["things"]
+    for cursor in (things.find(cursor_type=CursorType.EXHAUST), await awaited(things.find().add_option(64))):
+        assert sorted([each["_id"] for each in await cursor.to_list(None)]) == [1, 2, 3]
+    for refused in (
+        lambda: things.find(cursor_type=CursorType.EXHAUST, limit=1),
+        lambda: things.find(cursor_type=CursorType.EXHAUST).limit(1),
+        lambda: things.find(limit=1).add_option(64),
+    ):
+        with pytest.raises(InvalidOperation, match="exhaust"):
+            await awaited(refused())
+    with pytest.raises(ValueError, match="cursor_type"):
+        things.find(cursor_type=7)
+    with pytest.raises(InvalidOperation, match="exhaust"):
+        await things.find_one({}, cursor_type=CursorType.EXHAUST)
+    for tailable in (
+        lambda: things.find(cursor_type=CursorType.TAILABLE_AWAIT),
+        lambda: things.find().add_option(2),
+        lambda: things.find().add_option(34),
+    ):
+        with pytest.raises(OperationFailure, match="cursor_type" if flipped(shadow) else "tailable"):
+            await anext(aiter(await awaited(tailable())))
+    if not flipped(shadow):
+        partial = await awaited(things.find().add_option(128))
+        assert len(await partial.to_list(None)) == 3
 
 
 async def test_motors_ways_to_read(shadow: Shadow, driver: str) -> None:
