@@ -16,6 +16,7 @@ HELD = 40 if os.environ.get("SHADOW_LONG") == "1" else 10
 """Seeds under which the rule itself is looked at: one would tell that the conditions alone break it, and the seeds of
 `test_simulation` draw the same conditions."""
 FIRST = {
+    "a batch of heals does not touch a deletion again": 380,
     "a heal goes on while the roles change": 40,
     "a process goes on with bare writes when it hears nothing any more": 40,
     "a process that has died has no bare write under way": 30,
