@@ -23,7 +23,7 @@ FIRST = {
     "a process that ends has no bare write under way": 80,
     "the id of the operation that found a document is not kept with it": 85,
     "the journal goes by a clock that somebody sets": 80,
-    "the statements of a batch of replays have no conditions": 60,
+    "the statements of a batch of replays have no conditions": 145,
     "two times of writes to one store have one name": 60,
     "values change hands in one step that has no conditions": 190,
     "which document an operation has found is asked of whoever says that it is the primary": 140,
