@@ -351,7 +351,8 @@ class Engine(Upkeep):
 
     def _relayed(self, collection: str) -> bool:
         """Whether out-of-band writes to the primary of the collection are relayed."""
-        return self.parts.routes[collection].primary in self.relays
+        relay = self.relays.get(self.parts.routes[collection].primary)
+        return relay is not None and relay.reads(collection)
 
     def _doubted(self, collection: str) -> bool:
         """Whether intents of the collection are known to be lost, as of the last read of the journal."""

@@ -91,6 +91,7 @@ async def own_status(engine: Observed) -> ProcessStatus:
             dict(stats.refused_by_collection),
             round(stats.oldest_age, 3),
             {name: _moment(since) for name, since in stats.unclean.items()},
+            dict(stats.late_by_collection),
         ),
         {
             "writes": QueueStatus(runtime.writes.depth, runtime.writes.capacity),
@@ -130,8 +131,9 @@ async def _look_at_indexes(engine: Observed) -> None:
     """Which indexes there are is asked again from time to time, of the collections that are not on MongoDB alone."""
     for name, route in engine.routes().items():
         on_dynamo = route.dual_write or route.primary is StoreName.DYNAMO
-        if on_dynamo and engine.index_report.is_due(name, _LOOK_EVERY):
-            await check(engine.indexes.look(name))
+        due = on_dynamo and engine.index_report.is_due(name, _LOOK_EVERY)
+        if due and await check(engine.indexes.look(name)) != "ok":
+            engine.index_report.missed(name)
 
 
 def _index_health(engine: Observed, name: str, route: Route) -> IndexHealth:

@@ -6,6 +6,7 @@ and makes a call with each argument.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import functools
 import inspect
@@ -76,8 +77,8 @@ ARGUMENTS: Final[Mapping[str, Argument]] = {
     ),
     "hint": Argument(
         Fate.ON_MONGO,
-        "an index that no other store is known to have, or a sparse one, makes it a call for MongoDB alone; DynamoDB "
-        "chooses by itself",
+        "DynamoDB chooses by itself, with the server's errors for what is no index. An index without every document "
+        "(sparse, partial, text, ...) changes the result: it is MongoDB's alone, as is one that is not known",
     ),
     "bypass_document_validation": Argument(Fate.ON_MONGO, "DynamoDB has no validators"),
     "bypassDocumentValidation": Argument(
@@ -89,7 +90,8 @@ ARGUMENTS: Final[Mapping[str, Argument]] = {
         "on DynamoDB `limits` hold in its place. A find-and-modify has a quarter of a second more, for the way to the "
         "server, and at most what `limits` give it",
     ),
-    "max_await_time_ms": Argument(Fate.NO_EFFECT, "it is about tailable cursors"),
+    "maxAwaitTimeMS": Argument(Fate.NO_EFFECT, "it is about tailable cursors"),
+    "readConcern": Argument(Fate.MONGO_ALONE, "a field of the command; `with_options` has it for every store"),
     "allow_disk_use": Argument(Fate.ON_MONGO, "memory of the server"),
     "allowDiskUse": Argument(Fate.ON_MONGO, "memory of the server"),
     "no_cursor_timeout": Argument(Fate.ON_MONGO, "DynamoDB has no cursors"),
@@ -104,7 +106,10 @@ ARGUMENTS: Final[Mapping[str, Argument]] = {
     "oplog_replay": Argument(Fate.MONGO_ALONE, _IS_OF_MONGO),
     "max_scan": Argument(Fate.MONGO_ALONE, "servers from 4.2 on do not have it"),
     "snapshot": Argument(Fate.MONGO_ALONE, "servers from 4.0 on do not have it"),
-    "cursor_type": Argument(Fate.REFUSED, "a tailable cursor belongs to a capped collection"),
+    "cursor_type": Argument(
+        Fate.MONGO_ALONE,
+        "a tailable cursor belongs to a capped collection. `EXHAUST` is accepted: it says how MongoDB sends documents",
+    ),
     "session": Argument(
         Fate.HONOURED,
         "see [sessions and transactions](#sessions-and-transactions)",
@@ -169,11 +174,13 @@ def with_names(verb: str, method: Callable[..., Any]) -> Callable[..., Any]:
             return method(self, *arguments, **options)
         with sending(sent):  # a cursor keeps them, a coroutine begins later
             made = method(self, *arguments, **options)
-        return _sending(sent, made) if inspect.iscoroutine(made) else made
+        return _sending(self, verb, sent, made) if inspect.iscoroutine(made) else made
 
     return call
 
 
-async def _sending(sent: Mapping[str, Any], call: Coroutine[Any, Any, Any]) -> Any:
-    with sending(sent):
+async def _sending(collection: Any, verb: str, sent: Mapping[str, Any], call: Coroutine[Any, Any, Any]) -> Any:
+    with sending(sent), contextlib.closing(call):
+        if "hint" in sent:
+            await collection._check_hint(verb, sent["hint"])
         return await call

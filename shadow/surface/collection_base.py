@@ -100,7 +100,17 @@ class CollectionBase(NotIterable):
         self._take = Arguments(spec.reserved, options, self._knows)
 
     def _knows(self, hint: Any) -> bool:
-        return indexes.is_known(self._spec, hint, whole=True)
+        """Where DynamoDB answers, `_check_hint` looks when the call is made."""
+        return (
+            not self._handle.is_on_mongo(self._name)
+            or indexes.is_known(self._spec, hint, whole=True)
+            or self._handle.indexes.has_seen(self._name, hint)
+        )
+
+    async def _check_hint(self, verb: str, hint: Any) -> None:
+        """Raises what the server would raise for a hint that DynamoDB is given, because it is not sent."""
+        if hint is not None and not self._handle.is_on_mongo(self._name):
+            await self._handle.indexes.check_hint(self._name, verb, hint)
 
     @property
     def name(self) -> str:

@@ -23,6 +23,7 @@ from shadow.mongoql.collation import collated, uncollated
 from shadow.surface.arguments import Arguments, check_harmless
 from shadow.surface.driver_cursor import DriverCursor, MotorReads, chained
 from shadow.surface.futures import at_once
+from shadow.surface.hints import check_form
 from shadow.traces.spans import Call, Untraced
 
 __all__ = ["Cursor", "DocumentCursor"]
@@ -59,6 +60,7 @@ class Cursor(DriverCursor):
         self._failed: Exception | None = None
         self._closed = False
         self._sent = current()
+        self._flags = self._flags_sent()
 
     @property
     def collection(self) -> Any:
@@ -86,6 +88,8 @@ class Cursor(DriverCursor):
 
     def limit(self, limit: int) -> Self:
         """At most `limit` documents; 0 is no limit, a negative one counts as its absolute value, as in MongoDB."""
+        if self._is_exhaust():
+            raise InvalidOperation("Can't use limit and exhaust together.")
         return self._with(limit=abs(_whole("limit", limit)))
 
     def skip(self, skip: int) -> Self:
@@ -119,6 +123,7 @@ class Cursor(DriverCursor):
     def hint(self, index: Any) -> Self:
         if index is None:
             return self._send("hint", None)
+        check_form("find", index)
         try:
             self._take.hint("cursor.hint", index)
         except UnsupportedOperation as refusal:
@@ -259,6 +264,8 @@ class Cursor(DriverCursor):
             return await self._fetch_page()
 
     async def _fetch_page(self) -> bool:
+        if self._iterator is None and (hint := self._sent.get("hint")) is not None:
+            await self._collection._check_hint("find", hint)
         if self._iterator is None:
             self._iterator = self._pages(self._query)
         self._buffer, self._place = [], 0
@@ -292,7 +299,7 @@ class Cursor(DriverCursor):
     def clone(self) -> Cursor:
         """A new cursor with the same options, at the start."""
         made = Cursor(self._collection, copy.copy(self._query), self._pages, self._present, self._take, self._passing)
-        made._sent = self._sent
+        made._sent, made._flags = self._sent, self._flags
         return made
 
     def _more(self) -> bool:

@@ -153,6 +153,11 @@ TABLE: Final = {
     "write": ("1 to 1,000,000 units a second", "as `read`"),
     "point_in_time_recovery": ("", "continuous backups"),
     "deletion_protection": ("", "whether the table refuses to be deleted"),
+    "stream": (
+        "",
+        "whether the table gets a stream with both images, which `observe.follow_writers` needs; without it, as that "
+        "setting says; a stream is never switched off",
+    ),
     "tags": ("`{name: value}`", "up to 50; other tags on the table stay"),
 }
 JOURNAL: Final = {
@@ -175,6 +180,10 @@ CONTROL: Final = {
 }
 LIMITS: Final = {
     "operation": ("", "the longest that one operation on the primary can last; any process may adopt an older intent"),
+    "late_writes": (
+        "",
+        "how late a write without an answer may be applied: its key is compared again until then",
+    ),
     "write_deadline": ("", "for one write on the secondary; after that the journal takes care of it"),
     "read_deadline": ("", "for one shadow read; after that it is shed, and counted"),
     "routed_read": ("", "for a read that the secondary answers (`reads`); after that the primary answers it"),
@@ -226,8 +235,8 @@ OBSERVE: Final = {
     ),
     "follow_writers": (
         "",
-        "finds out-of-band writes to the primary with its change stream and repairs their documents; in every process; "
-        "needs a replica set",
+        "finds out-of-band writes to the primary, with MongoDB's change stream (needs a replica set) or the [streams]"
+        "(concepts.md#streams-of-dynamodb) of DynamoDB's tables, and repairs their documents; in every process",
     ),
 }
 ADMIN: Final = {
