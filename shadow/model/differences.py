@@ -70,5 +70,7 @@ DIFFERENCES: Final[dict[int, str]] = {
     "So it is too while MongoDB is the primary and the collection is written to both stores.",
     530: "A view is MongoDB's, also over a configured collection: it shows what has been replicated there, a moment "
     "later than DynamoDB, and with `phase: off` what was there before. A pipeline over it cannot join the collection.",
+    580: "A projection, a pipeline or `distinct` returns a DBRef whose parts are in another order (`$id` first) in the "
+    "driver's order. Only raw documents (`RawBSONDocument`) show it.",
 }
 """By number, each in one or two sentences for people who must decide whether it matters to them."""
