@@ -24,6 +24,7 @@ from shadow.errors import (
 )
 from shadow.fleet.context import FleetContext
 from shadow.fleet.fleet import Fleet
+from shadow.fleet.history import SharedHistory
 from shadow.fleet.made_indexes import SharedIndexes
 from shadow.fleet.portability import SharedPortability
 from shadow.hooks.hooks import Hooks
@@ -83,6 +84,7 @@ class Engine(Upkeep):
         self.portability = SharedPortability(
             self.report.portability, self.fleet.records, lambda: self.settings.control.keep_not_portable
         )
+        self.history = SharedHistory(self.report.history, self.fleet.records)
         self.index_report = IndexReport(self.report, self._accepted_indexes)
         self.indexes = IndexUpkeep(
             self.specs,
@@ -183,6 +185,8 @@ class Engine(Upkeep):
             await self.shared_findings.save()
             if self.report.portability.waiting:
                 await check(self.portability.exchange(ending=True))
+            if not self.options.passive:
+                await check(self.history.exchange(ending=True))
             self.report.say_held(ending=True)
             if not self._other_loops():
                 self.metrics_registry.close()
@@ -347,7 +351,8 @@ class Engine(Upkeep):
 
     def _relayed(self, collection: str) -> bool:
         """Whether out-of-band writes to the primary of the collection are relayed."""
-        return self.parts.routes[collection].primary in self.relays
+        relay = self.relays.get(self.parts.routes[collection].primary)
+        return relay is not None and relay.reads(collection)
 
     def _doubted(self, collection: str) -> bool:
         """Whether intents of the collection are known to be lost, as of the last read of the journal."""

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 from shadow.compare.rules import Excuses
 from shadow.config import Settings
+from shadow.fleet.history import SharedHistory
 from shadow.fleet.portability import SharedPortability
 from shadow.fleet.relay import Relay
 from shadow.fleet.status import (
@@ -60,6 +61,7 @@ class Observed(Protocol):
     indexes: IndexUpkeep
     index_report: IndexReport
     portability: SharedPortability
+    history: SharedHistory
 
     def runtime(self) -> Runtime: ...
 
@@ -72,6 +74,7 @@ async def own_status(engine: Observed) -> ProcessStatus:
     failure = await check(runtime.refresh(), 5.0)
     await _look_at_indexes(engine)
     await check(engine.portability.exchange(), _LONGEST)
+    await check(engine.history.exchange(), _LONGEST)
     stats, findings, metrics = runtime.stats, engine.shared_findings, engine.metrics_registry
     counts, slower = await findings.summary(), engine.settings.slower()
     return ProcessStatus(
@@ -127,8 +130,9 @@ async def _look_at_indexes(engine: Observed) -> None:
     """Which indexes there are is asked again from time to time, of the collections that are not on MongoDB alone."""
     for name, route in engine.routes().items():
         on_dynamo = route.dual_write or route.primary is StoreName.DYNAMO
-        if on_dynamo and engine.index_report.is_due(name, _LOOK_EVERY):
-            await check(engine.indexes.look(name))
+        due = on_dynamo and engine.index_report.is_due(name, _LOOK_EVERY)
+        if due and await check(engine.indexes.look(name)) != "ok":
+            engine.index_report.missed(name)
 
 
 def _index_health(engine: Observed, name: str, route: Route) -> IndexHealth:

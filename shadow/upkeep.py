@@ -52,7 +52,7 @@ class Upkeep(DatabaseHandle):
             await self.parts.journal.prepare(self.settings.dynamo.prepare_timeout)
         await asyncio.to_thread(self.fleet.prepare)
         stores = self.runtime().stores
-        await self._check_streams(stores)
+        await self._check_stream(stores, StoreName.MONGO)
         fit = await self._fit(stores[StoreName.MONGO])
         for name, store in stores.items():
             try:
@@ -66,16 +66,19 @@ class Upkeep(DatabaseHandle):
                 ) from error
             except Exception as error:
                 raise _not_prepared(name, error) from error
+        # Only now: the tables have just got their streams.
+        await self._check_stream(stores, StoreName.DYNAMO)
 
-    async def _check_streams(self, stores: Mapping[StoreName, Store]) -> None:
-        """Checks that the primaries report their changes, where out-of-band writes are to be relayed."""
-        primaries = {each.primary for each in self.settings.routes().values() if each.dual_write}
-        for name, store in stores.items():
-            if self.settings.observe.follow_writers and name in primaries and isinstance(store, Streaming):
-                try:
-                    await store.check_stream()
-                except PyMongoError as error:
-                    raise error if isinstance(error, ShadowError) else _not_prepared(name, error) from error
+    async def _check_stream(self, stores: Mapping[StoreName, Store], name: StoreName) -> None:
+        """Checks that a store reports the changes of the collections whose primary it is, where out-of-band writes are
+        to be relayed."""
+        routes = self.settings.routes().items()
+        store, of = stores[name], [each for each, route in routes if route.dual_write and route.primary is name]
+        if self.settings.observe.follow_writers and of and isinstance(store, Streaming):
+            try:
+                await store.check_stream(of)
+            except PyMongoError as error:
+                raise error if isinstance(error, ShadowError) else _not_prepared(name, error) from error
 
     async def _fit(self, store: Store) -> list[CollectionSpec]:
         """The collections that can be prepared on a store. A collection in phase off that cannot be written to both

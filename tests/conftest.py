@@ -1,8 +1,10 @@
 """What all tests share: real servers, started once and on demand, and real documents.
 
 A server that cannot be had fails the test in CI and skips it elsewhere (`support.services`). Nothing here starts
-unless a test asks for it by name. Tests that are spread over processes (`pytest -n`) share servers with the other tests
-of their process alone: what one does to a server disturbs no test beside it.
+unless a test asks for it by name. All tests of a run share a server of each kind, those that run beside each other in
+other processes (`pytest -n`) too: they keep apart by their names. A test that does something to a server (stops it,
+elects, delays, sets a parameter or a failpoint, reads a figure of the whole server) has one of its own, by one of the
+fixtures whose names begin with `own_` and `new_`.
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ import typer.testing
 
 from shadow.embedded.servers import DynamoDBLocal, FaultProxy, Ministack, Mongod
 from shadow.errors import ShadowError
-from tests.support import documents, drawn, dynamodb_local, services, spread, turns
+from tests.support import documents, drawn, dynamodb_local, services, shared, spread, turns
 from tests.support.drawn import Draw, Draws
-from tests.support.topologies import DEPLOYMENTS, ReplicaSet, SecuredMongod, admit, drop
+from tests.support.topologies import DEPLOYMENTS, Members, ReplicaSet, admit, drop, new_user
 
 _ORDER: Final = ("unit", "house", "contract", "compat", "simulation", "faults", "races", "suites", "e2e", "bench")
 _UNIT: Final = Path(__file__).parent / "unit"
@@ -46,6 +48,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("shadow")
 
 _draws: Final = pytest.StashKey[Draws]()
+_servers: Final = pytest.StashKey[shared.Servers | shared.Asking]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -184,6 +187,12 @@ _LOST: Final = "lost"
 def pytest_configure(config: pytest.Config) -> None:
     logging.getLogger("asyncio").addHandler(_lost_tasks)
     config.stash[_draws] = drawn.of_run(config)
+    config.stash[_servers] = shared.of_run(config)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if (servers := config.stash.get(_servers, None)) is not None:
+        servers.close()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -207,6 +216,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     drawn.give_seed(node.workerinput)
+    shared.fill_in(node.workerinput, node.config.stash[_servers])
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -276,62 +286,67 @@ def mongo_url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def one_mongod_url() -> Iterator[str]:
-    """One server (SHADOW_MONGO_URL, else one of our own)."""
-    given = os.environ.get("SHADOW_MONGO_URL")
-    if given:
-        yield given
-        return
-    with services.start(Mongod) as server:
-        yield server.url
+def shared_server(request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """The address of a server of a kind of `shared.KINDS` that all tests of the run share."""
+    return functools.cache(functools.partial(shared.address, request.config.stash[_servers]))
 
 
 @pytest.fixture(scope="session")
-def replica_set() -> Iterator[ReplicaSet]:
-    """A replica set of three members that all tests share; what a test does to it has to end with the test. It does not
+def one_mongod_url(shared_server: Callable[[str], str]) -> str:
+    """One server (SHADOW_MONGO_URL, else one of our own)."""
+    return os.environ.get("SHADOW_MONGO_URL") or shared_server("mongod")
+
+
+@pytest.fixture(scope="session")
+def replica_set(shared_server: Callable[[str], str]) -> Members:
+    """Who is who in the replica set of three members that all tests share."""
+    return Members(shared_server("replica set"))
+
+
+@pytest.fixture(scope="session")
+def replica_set_url(replica_set: Members) -> str:
+    return replica_set.url
+
+
+@pytest.fixture(scope="module")
+def own_replica_set() -> Iterator[ReplicaSet]:
+    """A replica set that the tests of a module share: what a test does to it has to end with the test. It does not
     elect because a busy machine kept its primary from saying anything."""
     with services.start(lambda: ReplicaSet(election_ms=10_000, heartbeat_ms=1000)) as server:
         yield server
 
 
-@pytest.fixture(scope="session")
-def replica_set_url(replica_set: ReplicaSet) -> str:
-    return replica_set.url
-
-
-@pytest.fixture(scope="session")
-def least_role_url() -> Iterator[str]:
-    """A server with authorization, and a user who has `readWrite` on the databases that it was admitted to."""
-    with services.start(SecuredMongod) as server:
+@pytest.fixture(scope="module")
+def own_mongod_url() -> Iterator[str]:
+    """A server that the tests of a module share, whose databases have the names that they like."""
+    with services.start(Mongod) as server:
         yield server.url
 
 
 @pytest.fixture(scope="session")
-def dynamodb_local_url() -> Iterator[str]:
+def least_role_url(shared_server: Callable[[str], str]) -> str:
+    """A server with authorization, and a user of this process's tests who has `readWrite` on the databases that it was
+    admitted to."""
+    return new_user(shared_server("mongod with users"))
+
+
+@pytest.fixture(scope="session")
+def dynamodb_local_url(shared_server: Callable[[str], str]) -> str:
     """A DynamoDB that all tests share (SHADOW_DYNAMO_URL, else a DynamoDB Local of our own). Prefix your tables."""
-    given = os.environ.get("SHADOW_DYNAMO_URL")
-    if given:
-        yield given
-        return
-    home = _dynamodb_local_home()
-    with services.start(lambda: DynamoDBLocal(home)) as server:
-        yield server.url
+    return os.environ.get("SHADOW_DYNAMO_URL") or shared_server("DynamoDB Local")
 
 
 @pytest.fixture(scope="session")
-def roomy_dynamodb_local_url() -> Iterator[str]:
+def roomy_dynamodb_local_url(shared_server: Callable[[str], str]) -> str:
     """Another DynamoDB Local, for tests that add an index to a table with items. It does that by one of ten threads,
     which the sweeps of tables with a time to live keep busy: beside a hundred such tables an index takes minutes."""
-    home = _dynamodb_local_home()
-    with services.start(lambda: DynamoDBLocal(home)) as server:
-        yield server.url
+    return shared_server("roomy DynamoDB Local")
 
 
 @pytest.fixture(scope="session")
-def ministack_url() -> Iterator[str]:
+def ministack_url(shared_server: Callable[[str], str]) -> str:
     """A ministack that all tests share. Prefix your tables."""
-    with services.start(Ministack) as server:
-        yield server.url
+    return shared_server("ministack")
 
 
 @pytest.fixture

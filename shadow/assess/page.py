@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from importlib.resources import files
+from collections.abc import Sequence
 from typing import Final
 
 from shadow.assess import figures as say
 from shadow.assess.model import Assessment, Bucket, CollectionReport, QueryReport, Remark, Served, Severity
 from shadow.assess.plots import bars, columns
 from shadow.markup import Child, Markup, join, tag
+from shadow.report_page import section, shown_tiles, table, whole_page
 
 __all__ = ["page"]
 
@@ -19,43 +19,27 @@ _WORDS: Final = {
     Severity.NOTE: "note",
 }
 _CLASSES: Final = {Severity.BLOCKER: "bad", Severity.WARNING: "warn", Severity.NOTE: "quiet"}
-_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def page(found: Assessment) -> str:
-    style = files(__package__).joinpath("page.css").read_text("utf-8")
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", f"shadow assess: {found.database}"),
-        tag("style", Markup(style)),
-    )
-    body = tag(
-        "body",
+    return whole_page(
+        f"shadow assess: {found.database}",
         tag("header", tag("h1", f"What will happen to {found.database}"), _taken(found)),
         _verdict(found),
         tag(
             "main",
             _tiles(found),
-            _section("Know this first", _remarks(found.remarks)),
-            _section("Cost", _costs(found)),
-            _section("Queries", _queries(found)),
-            *(_section(each.name, *_collection(each)) for each in found.collections),
+            section("Know this first", _remarks(found.remarks)),
+            section("Cost", _costs(found)),
+            section("Queries", _queries(found)),
+            *(section(each.name, *_collection(each)) for each in found.collections),
         ),
         tag("footer", "Paths, types, counts and keyed hashes; no value of a document is in this file."),
     )
-    return f"<!doctype html>{tag('html', head, body, lang='en')}\n"
 
 
 def _taken(found: Assessment) -> Markup:
     return tag("p", f"{found.server}, read on {found.taken}: {found.sampled}", class_="quiet")
-
-
-def _section(title: str, *children: Child) -> Markup:
-    return tag("section", tag("h2", title), *children)
 
 
 def _verdict(found: Assessment) -> Markup:
@@ -78,14 +62,7 @@ def _tiles(found: Assessment) -> Markup:
         ("the copy", say.money(totals["copy"]), "once"),
         ("a month, flipped", say.money(totals["full_month"]), "requests and storage"),
     )
-    return tag(
-        "div",
-        *(
-            tag("div", tag("span", name), tag("strong", value), tag("small", more), class_="tile")
-            for name, value, more in tiles
-        ),
-        class_="tiles",
-    )
+    return shown_tiles(tiles)
 
 
 def _remarks(remarks: Sequence[Remark]) -> Markup:
@@ -94,18 +71,7 @@ def _remarks(remarks: Sequence[Remark]) -> Markup:
         mark = tag("span", _WORDS[each.severity], class_=f"mark word {_CLASSES[each.severity]}")
         what = join((each.text, tag("code", each.mend) if each.mend else None))
         rows.append([mark, each.collection or "(database)", each.kind, what])
-    return _table(["", "Collection", "About", "What, and what to do"], rows, "Nothing.")
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[Child]], empty: str) -> Markup:
-    body = [
-        tag("tr", *(tag("td", cell, data_label=name) for name, cell in zip(head, row, strict=True))) for row in rows
-    ]
-    if not body:
-        return tag("p", empty, class_="quiet")
-    titles = tag("tr", *(tag("th", each, scope="col") for each in head))
-    table = tag("table", tag("thead", titles), tag("tbody", *body))
-    return tag("div", table, class_="scroll", tabindex="0", role="region", aria_label=head[-1])
+    return table(["", "Collection", "About", "What, and what to do"], rows, "Nothing.")
 
 
 def _costs(found: Assessment) -> Markup:
@@ -127,14 +93,14 @@ def _costs(found: Assessment) -> Markup:
     rows.append(["together", *map(say.money, say.totals(found).values())])
     head = ["Collection", "Copy", "Verify", "Storage a month", "dual_write a month", "shadow, or flipped, a month"]
     note = "On demand, at the configured prices; check them. Unknown: give the rates with --reads and --writes."
-    return join((tag("div", *plots, class_="plots"), _table(head, rows, "None."), tag("p", note, class_="quiet")))
+    return join((tag("div", *plots, class_="plots"), table(head, rows, "None."), tag("p", note, class_="quiet")))
 
 
 def _queries(found: Assessment) -> Markup:
     empty = "None recorded: use --queries FILE, or turn on MongoDB's profiler for a while."
     rows = [_query(each) for each in found.queries]
     head = ["Collection", "Query", "Seen", "Answered by", "Read units", "Index that would serve it"]
-    return join((tag("p", f"From {found.queries_from}.", class_="quiet"), _table(head, rows, empty)))
+    return join((tag("p", f"From {found.queries_from}.", class_="quiet"), table(head, rows, empty)))
 
 
 def _query(each: QueryReport) -> list[Child]:
@@ -184,17 +150,17 @@ def _indexes(each: CollectionReport) -> Markup:
         for one in each.indexes
     ]
     head = ["Index", "Of", "Becomes", "Entries", "Values seen", "Used, so far"]
-    return join((tag("h3", "Indexes"), _table(head, rows, "None but that of _id, which is the table's key.")))
+    return join((tag("h3", "Indexes"), table(head, rows, "None but that of _id, which is the table's key.")))
 
 
 def _keys(each: CollectionReport) -> Markup:
     rows = [[key.path, f"{key.longest} of {key.limit} bytes", say.key_facts(key)] for key in each.keys]
-    return join((tag("h3", "Keys"), _table(["Field", "Longest", "Values in the key"], rows, "None.")))
+    return join((tag("h3", "Keys"), table(["Field", "Longest", "Values in the key"], rows, "None.")))
 
 
 def _fields(each: CollectionReport) -> Markup:
     rows = [[say.short(one.path), one.type, f"{one.count:,}", one.form] for one in each.fields]
-    table = _table(["Path", "Type", "Seen", "On DynamoDB"], rows, "None.")
+    listed = table(["Path", "Type", "Seen", "On DynamoDB"], rows, "None.")
     return tag(
-        "details", tag("summary", f"Types: {len(rows)} at {len({one.path for one in each.fields})} paths"), table
+        "details", tag("summary", f"Types: {len(rows)} at {len({one.path for one in each.fields})} paths"), listed
     )

@@ -16,6 +16,7 @@ from shadow.cli import (
     config,
     demo,
     docs,
+    evidence,
     finalize,
     findings,
     fleet,
@@ -74,6 +75,7 @@ app.add_typer(ramp.app, name="ramp")
 app.command("complete")(complete.complete)
 app.add_typer(fleet.app, name="fleet")
 app.add_typer(hooks.app, name="hooks")
+app.command("evidence")(evidence.evidence)
 app.command("finalize")(finalize.finalize)
 app.add_typer(repair_plan.app, name="repair")
 repair_plan.app.command(old_spellings.HIDDEN, hidden=True)(old_spellings.journal)

@@ -45,7 +45,9 @@ def demo(
             exists=True, file_okay=False, help="A folder to load, with one extended-JSON file per collection."
         ),
     ] = None,
-    serve: Annotated[bool, typer.Option("--serve", help="Stay up afterwards and print the addresses.")] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Stay up, with traffic, damage and a ramp, and print the addresses.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Runs the sample backend on both stores and proves that shadow works.
@@ -89,10 +91,11 @@ async def _run(options: DemoOptions, *, serve: bool, as_json: bool) -> int:
             bar.stop()
             _show(report, as_json=as_json)
             if serve:
-                _console.print(f"backend  {running.app_url}/docs")
-                _console.print(f"metrics  {running.app_url}/metrics")
-                _console.print(f"status   {running.app_url}/status")
-                _console.print(f"config   {running.config}  (edit it: the file is watched)")
+                for name, address in running.addresses.items():
+                    _console.print(f"{name:<9} {address}", soft_wrap=True, highlight=False)
+                _console.print("Traffic continues, with damage that is found and repaired, and a ramp of reads.")
+                _console.print(f"In another terminal: export SHADOW_CONFIG={running.config}", soft_wrap=True)
+                _console.print(f"                     export SHADOW_STATUS_URL={running.app_url}", soft_wrap=True)
                 _console.print("Press Ctrl-C to stop.")
                 with contextlib.suppress(asyncio.CancelledError):
                     await running.serve()

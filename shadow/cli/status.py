@@ -116,8 +116,10 @@ def _details(status: ProcessStatus, readiness: Readiness, name: str) -> str:
 def _relay(store: str, each: Mapping[str, Any]) -> str:
     if each["fault"]:
         return f"[bold red]out-of-band writers on {store} are not relayed[/]: {escape(each['fault'])}"
+    unread = "".join(f"; [bold red]not of {escape(name)}[/]: {escape(text)}" for name, text in each["unread"].items())
     told = ", ".join(f"{name} {of_it['count']}" for name, of_it in each["collections"].items()) or "none yet"
-    return f"out-of-band writers on {store}: relayed by {escape(each['holder'])}, {each['behind']:.1f} s behind: {told}"
+    by = f"relayed by {escape(each['holder'])}, {each['behind']:.1f} s behind"
+    return f"out-of-band writers on {store}: {by}: {escape(told)}{unread}"
 
 
 def _deferred(journal: JournalStatus, name: str) -> str:

@@ -212,8 +212,9 @@ class ObserveSettings(BaseModel):
     """Whether the spans of calls have the form of the query: names of fields and operators, with `?` for each value."""
 
     follow_writers: bool = False
-    """Whether out-of-band writes to the primary are relayed: found in its change stream, and repaired. Set it for every
-    process: one of them relays, and the others can take over. Needs a replica set."""
+    """Whether out-of-band writes to the primary are relayed: found in its change stream, or in the streams of its
+    tables, and repaired. Set it for every process: one of them relays, and the others can take over. Needs a replica
+    set, and a stream of each table."""
 
     def watch(self) -> Watch:
         return Watch(self.noise_share, self.holdout, self.canary_every, self.canary_within)

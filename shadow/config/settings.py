@@ -256,10 +256,10 @@ class Settings(BaseSettings):
         return {name: entry.compare for name, entry in self.collections.items()}
 
     def specs(self) -> dict[str, CollectionSpec]:
-        return {
-            name: entry.spec(name, self.dynamo.table, self.defaults.unsupported)
-            for name, entry in self.collections.items()
-        }
+        tables = self.dynamo.table
+        if tables.stream is None:
+            tables = tables.model_copy(update={"stream": self.observe.follow_writers})
+        return {name: entry.spec(name, tables, self.defaults.unsupported) for name, entry in self.collections.items()}
 
 
 def where(settings: Settings) -> str:

@@ -30,6 +30,7 @@ from shadow.client import Shadow
 from shadow.embedded.audit import Audit, dynamo_client
 from shadow.embedded.notesllm import create_app, worker
 from shadow.embedded.servers import DynamoDBLocal, FaultProxy, Ministack, Mongod, ServerProcess
+from shadow.embedded.showing import RAMP, RAMPED, Showing
 from shadow.embedded.traffic import Person, Traffic
 from shadow.errors import ConfigurationError, Fault
 from shadow.model.order import key_digest
@@ -369,16 +370,36 @@ class Demo:
         )
 
     async def serve(self) -> None:
-        """Light traffic until cancelled."""
+        """Light traffic until cancelled, with damage that is found and repaired, and a ramp of reads."""
+        self._settings["collections"][RAMPED] |= {"reads": {"dynamo": dict(RAMP)}}
+        self._write_config()
         traffic = Traffic(self.app_url, people=2, pause=0.3, seed=int(time.time()))
+        showing = Showing(self.shadow, self.audit, traffic.person("watched@example.org"))
         stop = asyncio.Event()
         work = asyncio.create_task(worker(self.shadow, stop, poll_seconds=1.0, notes=self._notes))
         try:
-            await traffic.run()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(traffic.run())
+                group.create_task(showing.run())
         finally:
             stop.set()
             await asyncio.gather(work, return_exceptions=True)
             await traffic.close()
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Where everything is, what a person looks at first."""
+        return {
+            "console": f"{self.app_url}/console",
+            "backend": f"{self.app_url}/docs",
+            "status": f"{self.app_url}/status",
+            "findings": f"{self.app_url}/findings",
+            "metrics": f"{self.app_url}/metrics",
+            "ready": f"{self.app_url}/readyz",
+            "mongodb": f"{self.mongo_url} (database {self.shadow.name})",
+            "dynamodb": f"{self.dynamo_url} (tables {self._prefix}*)",
+            "config": f"{self.config} (edit it: the file is watched)",
+        }
 
 
 def _checked_backend(options: DemoOptions) -> None:

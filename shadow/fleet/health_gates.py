@@ -222,7 +222,7 @@ def _relayed(name: str, count: int, of: Sequence[OutOfBandHealth]) -> Gate:
     if count == 0:
         advice = f"the relay of the out-of-band writers is {behind:.0f} s behind: see the log of {name}'s processes"
     if count == 0 and behind <= BEHIND:
-        advice = f"a out-of-band writer is still active in {name}: move it to shadow, or stop it before the flip"
+        advice = f"an out-of-band writer is still active in {name}: move it to shadow, or stop it before the flip"
     return Gate(name, "writers", count == 0 and behind <= BEHIND and (not last or quiet >= QUIET), text, advice)
 
 

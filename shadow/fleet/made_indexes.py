@@ -38,6 +38,11 @@ class SharedIndexes:
         """The record; what this process knows, where the control store does not answer."""
         return await self._asked(self._load, collection)
 
+    def last(self, collection: str) -> MadeIndexes:
+        """What this process has loaded or made last."""
+        with self._lock:
+            return self._last.get(collection, MadeIndexes(collection))
+
     async def change(self, collection: str, make: Change) -> MadeIndexes:
         """Changes the record, at once or when the control store answers; what it holds then."""
         with self._lock:

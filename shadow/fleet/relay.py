@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from shadow.compare.equality import agree
@@ -32,7 +32,7 @@ from shadow.model.verdict import Bypass
 from shadow.model.version import Image, Tombstone, Version
 from shadow.mongoql.expiry import has_expired
 from shadow.observe.log import Event
-from shadow.stores.past import HistoryLost, PastPage, PastWrite, Streaming
+from shadow.stores.past import BEGUN, TOO_OLD, HistoryLost, PastPage, PastWrite, Streaming
 from shadow.stores.within import within
 from shadow.writes.context import LoopContext
 from shadow.writes.replicator import Replicator
@@ -43,21 +43,21 @@ _LOOKS: Final = 6
 """How often both stores are asked about a change that may be shadow's own; then it counts as one past it."""
 _SILENT: Final = 10.0
 """Heartbeats, of a second at least, after which a silent relay is replaced."""
-_TOO_OLD: Final = "the stream no longer has what happened after the last position"
-_BEGUN: Final = "relaying began: what was written past shadow before is not known"
 
 
 @dataclass(frozen=True, slots=True)
 class RelayStatus:
     """How far the relayed writes of a store are, as far as this process knows. `behind`: seconds; `holder`: the
     process that relays, "" if none does; `fault`: why nothing is relayed, "" if something is; `collections`: by
-    collection, how many writes were relayed (`count`) and when the last one was (`last`, epoch seconds)."""
+    collection, how many writes were relayed (`count`) and when the last one was (`last`, epoch seconds); `unread`: the
+    collections of which nothing is relayed, with the reason."""
 
     store: StoreName
     holder: str
     behind: float
     fault: str
     collections: Mapping[str, Mapping[str, Any]]
+    unread: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ class Relay:
             while True:
                 turn()
                 if await asyncio.to_thread(self._seat.take):
-                    await self._source.check_stream()
+                    # Of no collection: what cannot be read of one does not stop the others.
+                    await self._source.check_stream(())
                     await self._follow(turn)
                 self._fault = ""
                 await asyncio.sleep(self._beat)
@@ -114,14 +115,18 @@ class Relay:
         value, quiet = self._seat.value, self._seat.unchanged
         late = quiet if quiet > 3 * self._beat else 0.0
         fault = self._fault or ("" if self._seat.holder else "no process relays")
-        return RelayStatus(
-            self._store, self._seat.holder, value.get("behind", 0.0) + late, fault, value.get("collections", {})
-        )
+        behind = value.get("behind", 0.0) + late
+        unread = {name: str(each["reason"]) for name, each in value.get("unread", {}).items()}
+        return RelayStatus(self._store, self._seat.holder, behind, fault, value.get("collections", {}), unread)
+
+    def reads(self, collection: str) -> bool:
+        """Whether the store tells the changes of the collection. Does no I/O."""
+        return collection not in self._seat.value.get("unread", {})
 
     async def _follow(self, turn: Callable[[], None]) -> None:
         """Returns when another process has the seat, or when the stream has ended."""
         cursor = self._seat.value.get("cursor")
-        unknown = (self._seat.value.get("lost") or _BEGUN) if cursor is None else ""
+        unknown = (self._seat.value.get("lost") or BEGUN) if cursor is None else ""
         try:
             async with aclosing(self._source.past_writes(cursor)) as pages:  # type: ignore[type-var]
                 async for page in pages:
@@ -134,7 +139,7 @@ class Relay:
                         return
         except HistoryLost:
             # Noted before anything is relayed again, so that it is not forgotten with this process.
-            await asyncio.to_thread(self._seat.keep, {**self._seat.value, "cursor": None, "lost": _TOO_OLD})
+            await asyncio.to_thread(self._seat.keep, {**self._seat.value, "cursor": None, "lost": TOO_OLD})
 
     async def _doubt(self, lost: Iterable[tuple[str, str]]) -> None:
         """Marks collections unverified, each for its reason, before the cursor moves on."""
@@ -154,12 +159,30 @@ class Relay:
         for name, count in relayed.items():
             before = collections.get(name, {"count": 0})
             collections[name] = {"count": before["count"] + count, "last": now}
-        behind = 0.0 if page.quiet or not page.at else max(0.0, now - page.at)
-        self._seat.value = {"cursor": page.cursor, "behind": behind, "collections": collections}
+        unread = await self._unread(page, value.get("unread", {}))
+        since = [float(each["since"]) for each in unread.values()]
+        since += [] if page.quiet or not page.at else [page.at]
+        behind = max(0.0, now - min(since, default=now))
+        self._seat.value = {"cursor": page.cursor, "behind": behind, "collections": collections, "unread": unread}
         if "cursor" in value and value["cursor"] is not None and steady() - self._saved < self._beat:
             return True
         self._saved = steady()
         return await asyncio.to_thread(self._seat.keep, self._seat.value)
+
+    async def _unread(self, page: PastPage, before: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """The collections that this store answers for, and whose changes it does not tell: since when, and why."""
+        found: dict[str, dict[str, Any]] = {}
+        for name, reason in page.unread:
+            route = await self._routes.route(name)
+            if not route.dual_write or route.primary is not self._store:
+                continue
+            known = before.get(name, {})
+            if known.get("reason") != reason:
+                self._reporter.publish(
+                    noted(Event.RELAY_UNREAD, collection=name, store=str(self._store), reason=reason)
+                )
+            found[name] = {"reason": reason, "since": known.get("since", time.time())}
+        return found
 
     async def _taken(self, page: PastPage) -> Mapping[str, int]:
         """Leaves to the journal what was written past shadow; how much it was, by collection."""
@@ -189,6 +212,8 @@ class Relay:
                 if ours:
                     await self._replicator.heal_soon(name, keys)
             for one in each:
+                if one.by_store:
+                    continue  # there is no writer to find
                 if ours:
                     relayed[name] += 1
                     self._reporter.publish(OutOfBandWriteRelayed(name, one.kind))
@@ -232,6 +257,9 @@ class Relay:
         for each, image, other, open_ in zip(writes, images, others, waiting, strict=True):
             if each.kind is Bypass.DELETED and has_expired(expiry, other.document):
                 found.append(False)  # the store has deleted it by its own rule, and so will the other one
+                continue
+            if each.by_store:
+                found.append(not image.present and other.present)
                 continue
             past = _deleted_past(image, other) if each.kind is Bypass.DELETED else _written_past(image, other)
             found.append(past if past is not None or open_ or not last else True)

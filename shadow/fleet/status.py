@@ -181,7 +181,7 @@ class ProcessStatus:
             int(of_it.get("count", 0)),
             float(of_it.get("last", 0.0)),
             float(relaying["behind"]),
-            str(relaying["fault"]),
+            str(relaying["fault"] or relaying.get("unread", {}).get(name, "")),
         )
 
     def _lost_by_flip(self, name: str, route: CollectionRoute) -> PortabilityHealth | None:

@@ -70,6 +70,10 @@ DIFFERENCES: Final[dict[int, str]] = {
     "So it is too while MongoDB is the primary and the collection is written to both stores.",
     530: "A view is MongoDB's, also over a configured collection: it shows what has been replicated there, a moment "
     "later than DynamoDB, and with `phase: off` what was there before. A pipeline over it cannot join the collection.",
+    560: "A read preference chooses nobody: DynamoDB answers, with the newest documents, also for tags that no member "
+    "of MongoDB has, and where the server refuses the preference.",
+    561: "The read concern `snapshot` is refused, and `linearizable` too unless the read is by `_id` and joins "
+    "nothing. In a transaction neither has an effect, as with the drivers.",
     580: "A projection, a pipeline or `distinct` returns a DBRef whose parts are in another order (`$id` first) in the "
     "driver's order. Only raw documents (`RawBSONDocument`) show it.",
 }

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from shadow.errors import UnsupportedOperation
+from shadow.model.read_options import ReadOptions
 from shadow.model.version import Document, Image, Key, State, Version
 
 __all__ = [
@@ -93,7 +94,7 @@ class MongoOnly:
 class Query:
     """A read. `projection` is MongoDB's, as a mapping; 0 for `limit` or `batch_size` means none. `newest`: read what
     the next write would find, whatever read preference the application has; for lookups inside a write. `mongo_only`:
-    None if every store can answer."""
+    None if every store can answer. `read_options`: None for those of the client."""
 
     filter: Document = field(default_factory=dict)
     projection: Document | None = None
@@ -103,6 +104,7 @@ class Query:
     batch_size: int = 0
     newest: bool = False
     mongo_only: MongoOnly | None = None
+    read_options: ReadOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)

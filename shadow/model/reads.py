@@ -4,18 +4,22 @@ A read is made once, at the door, and goes unchanged to the primary, to the seco
 answers. How a store is asked is `reads.asking`, how two answers are compared `compare`: both are functions of the read.
 The filters and pipelines are those that the door has compiled; `mongoql.caching` finds the compiled form by them. Those
 of a read that only MongoDB can answer (`mongo_only`) are as the application gave them.
+
+`read_options` go to MongoDB with the read where it answers the application, and where it is asked at first for a
+comparison; what decides a comparison is asked for the newest committed data (`model.newest`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, TypeAlias
 
 from shadow.model.operation import MongoOnly, Query, Verb
+from shadow.model.read_options import ReadOptions
 from shadow.model.version import Document
 
-__all__ = ["Aggregate", "Count", "Distinct", "DocumentRead", "Find", "FindOne", "Read", "ValueRead"]
+__all__ = ["Aggregate", "Count", "Distinct", "DocumentRead", "Find", "FindOne", "Read", "ValueRead", "by_client"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,10 @@ class FindOne:
     def mongo_only(self) -> MongoOnly | None:
         return self.query.mongo_only
 
+    @property
+    def read_options(self) -> ReadOptions | None:
+        return self.query.read_options
+
 
 @dataclass(frozen=True, slots=True)
 class Find:
@@ -49,6 +57,10 @@ class Find:
     def mongo_only(self) -> MongoOnly | None:
         return self.query.mongo_only
 
+    @property
+    def read_options(self) -> ReadOptions | None:
+        return self.query.read_options
+
 
 @dataclass(frozen=True, slots=True)
 class Count:
@@ -59,6 +71,7 @@ class Count:
     limit: int = 0
     estimated: bool = False
     mongo_only: MongoOnly | None = None
+    read_options: ReadOptions | None = None
 
     @property
     def verb(self) -> Verb:
@@ -72,6 +85,7 @@ class Distinct:
     path: str
     filter: Document
     mongo_only: MongoOnly | None = None
+    read_options: ReadOptions | None = None
     verb: ClassVar[Verb] = Verb.DISTINCT
 
 
@@ -81,6 +95,7 @@ class Aggregate:
 
     pipeline: Sequence[Document]
     mongo_only: MongoOnly | None = None
+    read_options: ReadOptions | None = None
     verb: ClassVar[Verb] = Verb.AGGREGATE
 
     @property
@@ -95,3 +110,12 @@ DocumentRead: TypeAlias = FindOne | Find
 ValueRead: TypeAlias = Count | Distinct | Aggregate
 """A read whose answer names none."""
 Read: TypeAlias = DocumentRead | ValueRead
+
+
+def by_client(read: Read) -> Read:
+    """The read with the preference and the concern of the client."""
+    if read.read_options is None:
+        return read
+    if isinstance(read, FindOne | Find):
+        return replace(read, query=replace(read.query, read_options=None))
+    return replace(read, read_options=None)

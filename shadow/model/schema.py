@@ -84,7 +84,8 @@ class Billing(enum.StrEnum):
 class TableSpec:
     """The wanted options of a DynamoDB table, besides keys and indexes. None, and a tag that is not named, are left as
     they are; a new table is created on demand without them. `read` and `write` are units of provisioned capacity per
-    second, for the table and each of its indexes."""
+    second, for the table and each of its indexes. `stream`: whether it needs a stream of both images; one that is there
+    is never switched off."""
 
     billing: Billing | None = None
     read: int = 0
@@ -92,6 +93,7 @@ class TableSpec:
     point_in_time_recovery: bool | None = None
     deletion_protection: bool | None = None
     tags: tuple[tuple[str, str], ...] = ()
+    stream: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,7 @@ class Event(enum.StrEnum):
     WRITER_BYPASSING = "writer.bypassing"
     WRITER_RELAYED = "writer.relayed"
     RELAY_LOST = "relay.lost"
+    RELAY_UNREAD = "relay.unread"
     OPERATION_NOT_PORTABLE = "operation.not_portable"
     WRITES_RAISED = "writes.raised"
     LINES_HELD = "log.held_back"
@@ -112,6 +113,7 @@ WARNINGS: Final = frozenset(
         Event.TABLE_LACKING,
         Event.WRITER_BYPASSING,
         Event.RELAY_LOST,
+        Event.RELAY_UNREAD,
         Event.OPERATION_NOT_PORTABLE,
         Event.WRITES_RAISED,
         Event.LINES_HELD,

@@ -28,6 +28,7 @@ from shadow.model.verdict import Bypass, Mismatch
 from shadow.model.version import Key
 from shadow.observe.bypassing import Bypassing
 from shadow.observe.findings import Findings
+from shadow.observe.history import History
 from shadow.observe.log_lines import LogLines
 from shadow.observe.metric_row import Component
 from shadow.observe.metrics import Metrics
@@ -60,6 +61,7 @@ class Report:
         self.findings: Final = findings
         self.bypassing: Final = Bypassing()
         self.portability: Final = Portability()
+        self.history: Final = History()
         self.hasher: Final = hasher
         self._doubted = doubted
         self._relayed = relayed
@@ -68,7 +70,7 @@ class Report:
         self.on_finding: Callable[[Mismatch, str], None] = lambda found, id: None
         """Called with a mismatch whose finding this process sees for the first time, and its id."""
         self._known: OrderedDict[str, None] = OrderedDict()
-        self._publisher: Final = Publisher((metrics, SpanNotes(), self, lines), self._broken)
+        self._publisher: Final = Publisher((metrics, self.history, SpanNotes(), self, lines), self._broken)
 
     def publish(self, event: Event) -> None:
         self._publisher.publish(event)

@@ -6,7 +6,7 @@ from typing import Any
 
 from shadow.model.operation import Hit
 from shadow.model.reads import Aggregate, Count, Distinct, DocumentRead, Find, FindOne, Read
-from shadow.stores.base import AnswersAlone, ApplicationStore
+from shadow.stores.base import AnswersReads, ApplicationStore
 
 __all__ = ["TooManyDocuments", "ask_documents", "ask_refusal", "ask_store"]
 
@@ -18,10 +18,11 @@ class TooManyDocuments(Exception):
 async def ask_store(store: ApplicationStore, collection: str, read: Read, *, at_most: int = 0) -> Any:
     """The store's answer, in the form that the read's class names. Raises what the store raises, and
     `TooManyDocuments` for a `Find` of more than `at_most` documents (0: no limit)."""
-    if not isinstance(read, FindOne | Find) and read.mongo_only is not None:
-        if not isinstance(store, AnswersAlone):
+    if not isinstance(read, FindOne | Find) and (read.mongo_only is not None or read.read_options is not None):
+        if isinstance(store, AnswersReads):
+            return await store.answer_read(collection, read)
+        if read.mongo_only is not None:
             raise read.mongo_only.refusal.fresh()
-        return await store.answer_alone(collection, read)
     match read:
         case FindOne(query):
             return await store.find_one(collection, query)

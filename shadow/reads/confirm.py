@@ -100,6 +100,15 @@ class Confirmation:
         """Asks the primary what the secondary has answered with `hits`."""
         return await self.compare(read, await documents(read, Role.PRIMARY, self._limits.read_deadline), hits)
 
+    async def first_of_newest(self, read: ShadowRead) -> Verdict | Retry:
+        """Asks both stores, because a member that lags may have given the application its answer: two answers that
+        lack the same write are equal too."""
+        deadline = self._limits.read_deadline
+        primary = await documents(read, Role.PRIMARY, deadline, again=True)
+        return await self.compare(
+            read, primary, await documents(read, Role.SECONDARY, deadline, again=True, timed=True)
+        )
+
     async def compare(self, read: ShadowRead, hits: Sequence[Hit], secondary: Sequence[Hit]) -> Verdict | Retry:
         """The first comparison, with both answers at hand."""
         seen = await self._comparator.hits(read.collection, read.documents.query, hits, secondary)
@@ -225,7 +234,15 @@ class Confirmation:
     async def first_values(self, read: ShadowRead, given: Any, by: Role) -> Verdict | Retry:
         """Asks the other store what the store of this role has answered with `given`."""
         other = await self._values(read, Role.SECONDARY if by is Role.PRIMARY else Role.PRIMARY)
-        primary, secondary = (given, other) if by is Role.PRIMARY else (other, given)
+        return await self._first_values(read, *((given, other) if by is Role.PRIMARY else (other, given)))
+
+    async def first_values_of_newest(self, read: ShadowRead) -> Verdict | Retry:
+        """See `first_of_newest`."""
+        primary = await self._values(read, Role.PRIMARY, again=True)
+        secondary = await self._values(read, Role.SECONDARY, again=True, timed=True)
+        return await self._first_values(read, primary, secondary)
+
+    async def _first_values(self, read: ShadowRead, primary: Any, secondary: Any) -> Verdict | Retry:
         seen = await self._compared(read, primary, secondary)
         if not seen.keys:
             return incomparable(read, seen.incomparable) if seen.incomparable else Verdict.MATCH
@@ -273,8 +290,8 @@ class Confirmation:
     async def _compared(self, read: ShadowRead, primary: Any, secondary: Any) -> Comparison:
         return await self._comparator.values(read.values, primary, secondary)
 
-    async def _values(self, read: ShadowRead, role: Role, *, again: bool = False) -> Any:
-        return await values(read, role, self._limits.read_deadline, again=again)
+    async def _values(self, read: ShadowRead, role: Role, *, again: bool = False, timed: bool = False) -> Any:
+        return await values(read, role, self._limits.read_deadline, again=again, timed=timed)
 
     # --- reads that one store refused ----------------------------------------------------------------------------
 

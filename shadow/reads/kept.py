@@ -58,10 +58,12 @@ def snapshot_of(hit: Hit) -> Hit:
 
 def first(query: Query, count: int) -> Query:
     """The same query for its first `count` documents."""
-    return Query(query.filter, query.projection, query.sort, query.skip, count, query.batch_size)
+    options = query.read_options
+    return Query(query.filter, query.projection, query.sort, query.skip, count, query.batch_size, read_options=options)
 
 
 def one_of(query: Query, hits: Sequence[Hit]) -> Query:
     """The same query, narrowed to the documents that were read."""
     keys: Document = {"_id": {"$in": [hit.key for hit in hits]}}
-    return Query({"$and": [query.filter, keys]} if query.filter else keys, query.projection)
+    narrowed = {"$and": [query.filter, keys]} if query.filter else keys
+    return Query(narrowed, query.projection, read_options=query.read_options)

@@ -25,7 +25,7 @@ from shadow.model.keys import queue_key
 from shadow.model.operation import Hit
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route, StoreName
-from shadow.model.reads import Aggregate, Read
+from shadow.model.reads import Aggregate, Read, by_client
 from shadow.model.stored import check_readable
 from shadow.model.verdict import Routed
 from shadow.model.version import Document
@@ -114,7 +114,9 @@ class PercentReads:
                 began, started = True, time.perf_counter()
                 store = self._stores[route.secondary]
                 with self._traces.request(route.secondary, Role.SECONDARY):
-                    value = await ask_store(store, collection, read, at_most=self._limits.compare_documents)
+                    # Not of a member that lags: a caller reads its own writes here.
+                    wanted = by_client(read)
+                    value = await ask_store(store, collection, wanted, at_most=self._limits.compare_documents)
                 _check_readable(value)
         except TimeoutError:
             patience.failed()

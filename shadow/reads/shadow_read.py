@@ -121,6 +121,8 @@ class ShadowReader:
         if any(self._writes.busy(queue_key(collection, hit.key)) for hit in hits):
             # A write of one of them is still on its way: comparing now would only see that.
             self._comparisons.probe_later(read, Retry(lambda: self._confirmation.probe(read)))
+        elif _lags(asked):
+            self._comparisons.offer(read, lambda: self._confirmation.first_of_newest(read))
         elif by is Role.SECONDARY:
             self._comparisons.offer(read, lambda: self._confirmation.first_of_secondary(read, hits))
         elif by_key_alone(read) and not self._is_timed(collection):
@@ -150,7 +152,10 @@ class ShadowReader:
             self.incomparable(collection, asked.verb, Incomparable.CHANCE)
             return
         read = self._read(collection, asked, route, seconds)
-        self._comparisons.offer(read, lambda: self._confirmation.first_values(read, given, by))
+        if _lags(asked):
+            self._comparisons.offer(read, lambda: self._confirmation.first_values_of_newest(read))
+        else:
+            self._comparisons.offer(read, lambda: self._confirmation.first_values(read, given, by))
         if by is Role.PRIMARY and self._is_noise():
             noise = dataclasses.replace(read, sides=self._noises[route.primary])
             self._comparisons.offer(noise, lambda: self._confirmation.first_values(noise, given, by))
@@ -228,6 +233,11 @@ class ShadowReader:
 
     def _offer_planted(self, read: ShadowRead, hits: list[Hit]) -> None:
         self._comparisons.offer(read, lambda: self._confirmation.first(read, hits))
+
+
+def _lags(asked: Read) -> bool:
+    """Whether a member that lags may answer the read."""
+    return asked.read_options is not None and asked.read_options.lags
 
 
 def _both(context: LoopContext, primary: StoreName, unconfirmed: UnconfirmedMismatches) -> StorePair:

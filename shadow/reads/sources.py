@@ -111,17 +111,20 @@ def incomparable(read: ShadowRead, reason: Incomparable) -> Verdict:
     return Verdict.INCOMPARABLE
 
 
-async def documents(read: ShadowRead, role: Role, deadline: float, *, again: bool = False) -> list[Hit]:
+async def documents(
+    read: ShadowRead, role: Role, deadline: float, *, again: bool = False, timed: bool = False
+) -> list[Hit]:
     """The documents that one store answers. Raises TimeoutError after `deadline` seconds, and what the store raises;
     all of it as `SecondaryFailed` if it is the secondary's. `again`: for a probe that decides, which wants the newest
-    state and not that of a member which lags. Requests to the secondary are counted."""
-    found: list[Hit] = await _answer(ask_documents, read, role, deadline, again=again)
+    state and not that of a member which lags. Requests to the secondary are counted; `timed`: how long this one takes
+    is compared, though it is asked for the newest state."""
+    found: list[Hit] = await _answer(ask_documents, read, role, deadline, again=again, timed=timed)
     return found
 
 
-async def values(read: ShadowRead, role: Role, deadline: float, *, again: bool = False) -> Any:
+async def values(read: ShadowRead, role: Role, deadline: float, *, again: bool = False, timed: bool = False) -> Any:
     """What one store answers to a read that names no documents; else as `documents`."""
-    return await _answer(ask_store, read, role, deadline, again=again)
+    return await _answer(ask_store, read, role, deadline, again=again, timed=timed)
 
 
 async def refusal(read: ShadowRead, role: Role, deadline: float, *, again: bool = False) -> None:
@@ -130,7 +133,13 @@ async def refusal(read: ShadowRead, role: Role, deadline: float, *, again: bool 
 
 
 async def _answer(
-    ask: Callable[[Store, str, Any], Awaitable[Any]], read: ShadowRead, role: Role, deadline: float, *, again: bool
+    ask: Callable[[Store, str, Any], Awaitable[Any]],
+    read: ShadowRead,
+    role: Role,
+    deadline: float,
+    *,
+    again: bool,
+    timed: bool = False,
 ) -> Any:
     """`ask`: one of the functions of `asking`."""
     store = _store(read, role)
@@ -149,7 +158,7 @@ async def _answer(
             )
             # One that was given up on took at least as long; an error says nothing about how long an answer takes.
             answered = outcome is Outcome.ACKED or seconds >= deadline
-            if read.seconds is not None and answered and not again:
+            if read.seconds is not None and answered and (timed or not again):
                 read.sides.reporter.publish(ReadTimed(read.collection, read.asked, read.seconds, seconds))
 
 

@@ -19,7 +19,7 @@ from shadow.model.version import Document, Image, Key, State
 
 __all__ = [
     "Admitting",
-    "AnswersAlone",
+    "AnswersReads",
     "ApplicationStore",
     "Batching",
     "Buffering",
@@ -187,13 +187,13 @@ class InTransaction(ApplicationStore, Protocol):
 
 
 @runtime_checkable
-class AnswersAlone(Protocol):
-    """A store that answers reads which no other store can: MongoDB. Of a `Query` that has `mongo_only`, every other
-    store raises the refusal."""
+class AnswersReads(Protocol):
+    """A store that takes a read whole: MongoDB. It answers reads that no other store can (`mongo_only`; of a `Query`
+    that has it, every other store raises the refusal), and from the members that the read wants (`read_options`, which
+    every other store satisfies)."""
 
-    async def answer_alone(self, collection: str, read: ValueRead) -> Any:
-        """The answer to a read that has `mongo_only`, in the form that its class names. Raises what the driver
-        raises."""
+    async def answer_read(self, collection: str, read: ValueRead) -> Any:
+        """The answer to a read, in the form that its class names. Raises what the driver raises."""
 
 
 @runtime_checkable

@@ -284,7 +284,7 @@ def _effect(change: Change, pre: Image) -> Image | None:
 
 def _inserted(change: Update | Replace) -> Image:
     if isinstance(change, Replace):
-        return _replaced(change, change.key)
+        return _replaced(change, change.key, None)
     document = cached_update(change.update, change.array_filters).upsert(cached_filter(change.filter), change.key)
     return Image(Version(change.born, 1), document)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from shadow.model.verdict import Bypass
 from shadow.model.version import Key
 
-__all__ = ["HistoryLost", "PastPage", "PastWrite", "Streaming"]
+__all__ = ["BEGUN", "TOO_OLD", "HistoryLost", "PastPage", "PastWrite", "Streaming"]
+
+TOO_OLD: Final = "the stream no longer has what happened after the last position"
+BEGUN: Final = "relaying began: what was written past shadow before is not known"
 
 
 class HistoryLost(Exception):
@@ -19,13 +22,15 @@ class HistoryLost(Exception):
 @dataclass(frozen=True, slots=True)
 class PastWrite:
     """One change that moved no version. Not `certain`: it may be shadow's own, for its event does not show a version,
-    or not that it has moved. `name` identifies the event."""
+    or not that it has moved. `name` identifies the event. `by_store`: the store itself has deleted the document, as one
+    that has expired, so that there is no writer to find."""
 
     collection: str
     key: Key
     kind: Bypass
     name: str
     certain: bool
+    by_store: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +38,9 @@ class PastPage:
     """Some changes in the order of the store, and the `cursor` after them, which BSON can hold.
 
     `lost`: the collections of which the stream does not tell every document (they were dropped, renamed, replaced),
-    with the reason. `at`: when the newest of the changes was made, epoch seconds by the store's clock, 0 if there is
-    none. `quiet`: the stream had nothing more to tell.
+    with the reason. `at`: the time up to which it has told every change, epoch seconds by the store's clock, 0 if
+    that is not known. `quiet`: the stream had nothing more to tell. `unread`: the collections whose changes the store
+    does not tell now, with the reason.
     """
 
     writes: tuple[PastWrite, ...]
@@ -42,14 +48,16 @@ class PastPage:
     lost: tuple[tuple[str, str], ...] = ()
     at: float = 0.0
     quiet: bool = True
+    unread: tuple[tuple[str, str], ...] = ()
 
 
 @runtime_checkable
 class Streaming(Protocol):
     """A store that tells its changes, also those of other writers."""
 
-    async def check_stream(self) -> None:
-        """Returns if it can. Raises `UnsupportedOperation`, which names the next step, and what the driver raises."""
+    async def check_stream(self, collections: Iterable[str]) -> None:
+        """Returns if it can, for these collections. Raises `UnsupportedOperation`, which names the next step, and what
+        the driver raises."""
 
     def past_writes(self, cursor: Mapping[str, Any] | None) -> AsyncIterator[PastPage]:
         """Pages of changes to the configured collections after `cursor`, from now on with None; empty pages where

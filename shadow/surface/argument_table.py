@@ -6,6 +6,7 @@ and makes a call with each argument.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import functools
 import inspect
@@ -76,8 +77,8 @@ ARGUMENTS: Final[Mapping[str, Argument]] = {
     ),
     "hint": Argument(
         Fate.ON_MONGO,
-        "an index that no other store is known to have, or a sparse one, makes it a call for MongoDB alone; DynamoDB "
-        "chooses by itself",
+        "DynamoDB chooses by itself, with the server's errors for what is no index. An index without every document "
+        "(sparse, partial, text, ...) changes the result: it is MongoDB's alone, as is one that is not known",
     ),
     "bypass_document_validation": Argument(Fate.ON_MONGO, "DynamoDB has no validators"),
     "bypassDocumentValidation": Argument(
@@ -169,11 +170,13 @@ def with_names(verb: str, method: Callable[..., Any]) -> Callable[..., Any]:
             return method(self, *arguments, **options)
         with sending(sent):  # a cursor keeps them, a coroutine begins later
             made = method(self, *arguments, **options)
-        return _sending(sent, made) if inspect.iscoroutine(made) else made
+        return _sending(self, verb, sent, made) if inspect.iscoroutine(made) else made
 
     return call
 
 
-async def _sending(sent: Mapping[str, Any], call: Coroutine[Any, Any, Any]) -> Any:
-    with sending(sent):
+async def _sending(collection: Any, verb: str, sent: Mapping[str, Any], call: Coroutine[Any, Any, Any]) -> Any:
+    with sending(sent), contextlib.closing(call):
+        if "hint" in sent:
+            await collection._check_hint(verb, sent["hint"])
         return await call

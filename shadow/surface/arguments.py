@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn
 import bson
 from bson import Decimal128, ObjectId, Regex, Timestamp
 from bson.codec_options import CodecOptions
-from pymongo.errors import OperationFailure, WriteError
+from pymongo.errors import OperationFailure
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.operation import ANY, MongoOnly, Sort
@@ -23,9 +23,10 @@ from shadow.mongoql.caching import remember_filter, remember_pipeline, remember_
 from shadow.mongoql.collation import COLLATED, is_collated
 from shadow.mongoql.fieldpaths import checked_path
 from shadow.surface.fixing import Values, bound, clock, fixed_expression, fixed_filter, fixed_pipeline, reads_clock
-from shadow.surface.verb_options import check_options, takes_any_name
+from shadow.surface.hints import check_form, no_such_index
+from shadow.surface.verb_options import check_options
 
-__all__ = ["HARMLESS", "Arguments", "check_harmless", "clocked", "key_in", "no_such_index", "pairs_of", "sort_pairs"]
+__all__ = ["HARMLESS", "Arguments", "check_harmless", "clocked", "key_in", "pairs_of", "sort_pairs"]
 
 HARMLESS: Final = frozenset(
     {"comment", "bypass_document_validation", "bypassDocumentValidation", "maxTimeMS", "max_time_ms", "allow_disk_use",
@@ -234,13 +235,8 @@ class Arguments:
     def _hint_of(self, verb: str, hint: Any) -> None:
         if hint == "" and verb in NAMELESS_HINT:
             raise no_such_index(verb)
-        try:
-            self.hint(f"{verb}(hint=...)", hint)
-        except (TypeError, ValueError):
-            if not takes_any_name(verb):
-                raise
-            # The driver checks none of these: the server rejects each in its own way.
-            raise UnsupportedOperation(f"{verb}(hint=...)", "it is no index, by name or by keys") from None
+        check_form(verb, hint)
+        self.hint(f"{verb}(hint=...)", hint)
 
     def hint(self, name: str, hint: Any) -> None:
         """Accepts a hint that names an existing index, because it changes no result."""
@@ -271,14 +267,6 @@ _MOST: Final = 2**31 - 1
 
 def _refusal(code: int, text: str) -> OperationFailure:
     return OperationFailure(text, code, details_of(code, text))
-
-
-def no_such_index(verb: str) -> OperationFailure:
-    """The server's error for a write with a hint that names nothing. A search for its documents would not send it."""
-    text = "hint provided does not correspond to an existing index"
-    if verb.startswith("find_one_and"):
-        return _refusal(2, text)
-    return WriteError(text, 2, {"index": 0, "code": 2, "errmsg": text})
 
 
 def _flag(name: str, value: Any) -> bool:

@@ -15,8 +15,9 @@ from shadow.model.operation import Applied, Insert, Verb
 from shadow.model.server_options import sending
 from shadow.model.version import fresh_id, fresh_ids
 from shadow.mongoql.upserts import with_key
-from shadow.surface.arguments import Arguments, no_such_index
+from shadow.surface.arguments import Arguments
 from shadow.surface.bulk import Make, Step, kind_of, operation, runs
+from shadow.surface.hints import no_such_index
 from shadow.surface.results import BulkTally, as_write, show_values
 from shadow.surface.verb_options import check_options
 from shadow.surface.write_verbs import WriteVerbs, filter_of
@@ -74,7 +75,7 @@ class BulkVerbs(WriteVerbs):
                 raise TypeError(f"{type(request).__name__} is not a valid request")
         self._built(take, functools.partial(_check_request, request))
         if request._hint is not None and take.mongo_only is None:
-            make = functools.partial(_hinting, request._hint, make)
+            make = functools.partial(self._hinting, request._hint, make)
         return Step(place, kind_of(request), operation(request), make=make)
 
     def _of_request(self, request: Any, take: Arguments) -> Arguments:
@@ -137,6 +138,11 @@ class BulkVerbs(WriteVerbs):
         else:
             tally.made(step.place, applied, removed=step.removes)
 
+    async def _hinting(self, hint: Any, make: Make) -> list[Applied]:
+        with sending({"hint": hint}):
+            await self._check_hint("bulk_write", hint)
+            return await make()
+
     async def _bulk_update(self, request: Any, take: Arguments) -> list[Applied]:
         filter, update, filters, upsert = request._filter, request._doc, request._array_filters, bool(request._upsert)
         if isinstance(request, pymongo.UpdateMany):
@@ -186,11 +192,6 @@ def _tried(check: Callable[..., Any], *arguments: Any) -> None:
 def _too_large(code: int, error: DocumentTooLarge) -> WriteError:
     """The server's error for one of several writes; a single one is refused by the driver, with its own error."""
     return WriteError(str(error), code, {"index": 0, "code": code, "errmsg": str(error)})
-
-
-async def _hinting(hint: Any, make: Make) -> list[Applied]:
-    with sending({"hint": hint}):
-        return await make()
 
 
 async def _refusing(error: Exception) -> list[Applied]:

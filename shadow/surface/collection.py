@@ -40,10 +40,13 @@ class Collection(ReadVerbs, BulkVerbs):
     ) -> Collection:
         """The same collection, decoding to `codec_options`.
 
-        Preference and concerns are accepted where they make no difference: those that the client of MongoDB has anyway,
-        and weaker ones (primary, primaryPreferred; local, available; w=1, w=0), because DynamoDB reads and writes with
-        no weaker guarantees. Raises UnsupportedOperation for anything else by name: it would have to be set for the
-        client, in `mongo.url`.
+        While MongoDB is the primary its reads have the preference and the concern. Reads of DynamoDB satisfy them all
+        but the concerns `snapshot` and, for reads that are not by key, `linearizable`: those reads raise
+        UnsupportedOperation.
+
+        A write concern is accepted where it makes no difference: that of the client of MongoDB, and weaker ones (w=1,
+        w=0), because DynamoDB writes with no weaker guarantees. Raises UnsupportedOperation for another: it would have
+        to be set for the client, in `mongo.url`.
         """
         given = RequestedConcerns(read_preference, write_concern, read_concern)
         if given != RequestedConcerns():

@@ -14,7 +14,9 @@ from pymongo.write_concern import WriteConcern
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.collations import is_simple, of_query
+from shadow.model.operation import Query
 from shadow.model.phase import StoreName
+from shadow.model.reads import Aggregate, Count, Distinct, Find
 from shadow.model.schema import CollectionSpec
 from shadow.model.values import present
 from shadow.model.version import Document
@@ -25,7 +27,7 @@ from shadow.surface.arguments import Arguments
 from shadow.surface.collating import CollatedArguments
 from shadow.surface.index_upkeep import IndexUpkeep
 from shadow.surface.names import NotIterable, sub_name
-from shadow.surface.options import ClientDefaults, RequestedConcerns
+from shadow.surface.options import ClientDefaults, RequestedConcerns, check_concern
 from shadow.surface.passing import PassingArguments
 from shadow.surface.verb_options import check_let, check_options
 from shadow.traces.spans import UNTRACED, Call, Traces, Untraced
@@ -91,13 +93,24 @@ class CollectionBase(NotIterable):
         self._handle = handle
         self._options = options
         self._concerns = concerns or RequestedConcerns()
+        self._reads = self._concerns.of_reads()
         if options is not None and not isinstance(options, CodecOptions):
             raise TypeError("codec_options must be an instance of bson.codec_options.CodecOptions")
         self._reply_options = None if options is None else options.with_options(document_class=dict, type_registry=None)
         self._take = Arguments(spec.reserved, options, self._knows)
 
     def _knows(self, hint: Any) -> bool:
-        return indexes.is_known(self._spec, hint, whole=True)
+        """Where DynamoDB answers, `_check_hint` looks when the call is made."""
+        return (
+            not self._handle.is_on_mongo(self._name)
+            or indexes.is_known(self._spec, hint, whole=True)
+            or self._handle.indexes.has_seen(self._name, hint)
+        )
+
+    async def _check_hint(self, verb: str, hint: Any) -> None:
+        """Raises what the server would raise for a hint that DynamoDB is given, because it is not sent."""
+        if hint is not None and not self._handle.is_on_mongo(self._name):
+            await self._handle.indexes.check_hint(self._name, verb, hint)
 
     @property
     def name(self) -> str:
@@ -194,11 +207,11 @@ class CollectionBase(NotIterable):
         if isinstance(take, PassingArguments):
             if take.otherwise is not None:
                 with contextlib.suppress(UnsupportedOperation):
-                    build(take.otherwise)
+                    self._checked(build(take.otherwise))
                     take.mongo_only = dataclasses.replace(take.mongo_only, portable=True)
             return build(take)
         try:
-            return build(take)
+            return self._checked(build(take))
         except UnsupportedOperation as refusal:
             passing = self._passing(refusal)
             if isinstance(take, CollatedArguments):
@@ -214,6 +227,20 @@ class CollectionBase(NotIterable):
             if take.let is not None:
                 passing.take_option("let", take.let)
             return build(passing)
+
+    def _checked(self, made: T) -> T:
+        """What was made of a call, if every store honours its read concern. In a transaction that of the transaction
+        is in its place, as in the drivers."""
+        if self._reads is not None and not self._in_transaction():
+            if isinstance(made, Query):
+                check_concern(Find(made))
+            elif isinstance(made, Count | Distinct | Aggregate):
+                check_concern(made)
+        return made
+
+    def _in_transaction(self) -> bool:
+        session = getattr(self._handle, "session", None)
+        return session is not None and bool(session.in_transaction)
 
     def _passes_on(self) -> bool:
         """Whether MongoDB alone is asked what DynamoDB cannot answer."""

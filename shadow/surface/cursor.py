@@ -23,6 +23,7 @@ from shadow.mongoql.collation import collated, uncollated
 from shadow.surface.arguments import Arguments, check_harmless
 from shadow.surface.driver_cursor import DriverCursor, MotorReads, chained
 from shadow.surface.futures import at_once
+from shadow.surface.hints import check_form
 from shadow.traces.spans import Call, Untraced
 
 __all__ = ["Cursor", "DocumentCursor"]
@@ -119,6 +120,7 @@ class Cursor(DriverCursor):
     def hint(self, index: Any) -> Self:
         if index is None:
             return self._send("hint", None)
+        check_form("find", index)
         try:
             self._take.hint("cursor.hint", index)
         except UnsupportedOperation as refusal:
@@ -259,6 +261,8 @@ class Cursor(DriverCursor):
             return await self._fetch_page()
 
     async def _fetch_page(self) -> bool:
+        if self._iterator is None and (hint := self._sent.get("hint")) is not None:
+            await self._collection._check_hint("find", hint)
         if self._iterator is None:
             self._iterator = self._pages(self._query)
         self._buffer, self._place = [], 0

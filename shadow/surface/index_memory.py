@@ -53,6 +53,10 @@ class IndexMemory:
         self._spec = spec
         self._reporter = shared.reporter
 
+    def last(self, collection: str) -> MadeIndexes:
+        """What this process has seen last; it asks nobody."""
+        return self._shared.last(collection)
+
     async def known(self, collection: str, mongo: Indexed | None) -> MadeIndexes:
         """What applications see with DynamoDB as primary. `mongo`: MongoDB, if it is in use; it is asked where nothing
         is known yet."""

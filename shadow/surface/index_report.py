@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from shadow.model.events import Reporter, noted
 from shadow.model.health import IndexHealth
@@ -15,6 +15,9 @@ from shadow.model.index_gaps import IndexGap, Loss
 from shadow.observe.log import Event
 
 __all__ = ["IndexReport"]
+
+_SOON: Final = 2.0
+"""Seconds. A busy server that misses one look must not keep a gate closed until the next regular one."""
 
 
 class IndexReport:
@@ -33,13 +36,16 @@ class IndexReport:
         self._gaps: dict[str, dict[str, IndexGap]] = {}
         self._looked: dict[str, float] = {}
         self._faults: dict[str, str] = {}
+        self._missed: set[str] = set()
         self._logged: set[tuple[str, IndexGap]] = set()
 
     def is_due(self, collection: str, every: float) -> bool:
-        """Whether nobody has looked for `every` seconds; if so, only this caller looks now."""
+        """Whether nobody has looked for `every` seconds, or for two after a look without an answer; if so, only this
+        caller looks now."""
         now = self._clock()
         with self._lock:
-            due = now - self._looked.get(collection, -every) >= every
+            pause = min(every, _SOON) if collection in self._missed else every
+            due = now - self._looked.get(collection, -every) >= pause
             if due:
                 self._looked[collection] = now
         return due
@@ -66,12 +72,19 @@ class IndexReport:
             self._gaps[collection] = found
             self._looked[collection] = self._clock()
             self._faults[collection] = ""
+            self._missed.discard(collection)
         self._log(collection, found.values())
 
     def failed(self, collection: str, error: Exception) -> None:
         """MongoDB does not say which indexes it has; what was known before stays."""
         with self._lock:
             self._faults.setdefault(collection, type(error).__name__)
+            self._missed.add(collection)
+
+    def missed(self, collection: str) -> None:
+        """A look was given up, because it took too long."""
+        with self._lock:
+            self._missed.add(collection)
 
     def _log(self, collection: str, gaps: Iterable[IndexGap]) -> None:
         """Each once."""

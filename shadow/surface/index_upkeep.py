@@ -6,6 +6,7 @@ DynamoDB is reported: in the log, in the status, and as a gate (`IndexReport`).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Final
@@ -22,6 +23,7 @@ from shadow.model.index_listing import ID_INDEX
 from shadow.model.phase import Route, StoreName
 from shadow.model.schema import CollectionSpec, UniqueSpec
 from shadow.stores.base import Constrained, Indexed, Store
+from shadow.surface import hints
 from shadow.surface.index_conflicts import Existing, conflict
 from shadow.surface.index_memory import IndexMemory, constraint_of, meaning
 from shadow.surface.index_report import IndexReport
@@ -155,6 +157,31 @@ class IndexUpkeep:
     async def dropped(self, spec: CollectionSpec) -> CollectionSpec:
         """Implements `drop` of a collection: its indexes end with it."""
         return await self.drop_all(spec, {})
+
+    async def check_hint(self, collection: str, verb: str, hint: Any) -> None:
+        """Raises what the server raises for a hint that names no index, or several; UnsupportedOperation for one that
+        would change the result, and where nobody knows which indexes exist."""
+        if hints.is_none(verb, hint):
+            return
+        hints.check_form(verb, hint)
+        with contextlib.suppress(OperationFailure):
+            if self._is_hinted(collection, verb, hint, self._memory.last(collection)):
+                return  # one that another process has dropped meanwhile changes no result either
+        found = await self._known(collection)
+        if not self._is_hinted(collection, verb, hint, found):
+            raise hints.no_such_index(verb) if found.known else hints.unknown_index(verb)
+
+    def has_seen(self, collection: str, hint: Any) -> bool:
+        """Whether a hint names an index that this process knows, and that changes no result."""
+        with contextlib.suppress(OperationFailure):
+            return hints.checked("find", hint, [each.entry() for each in self._memory.last(collection).there])
+        return False
+
+    def _is_hinted(self, collection: str, verb: str, hint: Any, found: MadeIndexes) -> bool:
+        """Also one of DynamoDB's own indexes, by its name."""
+        shown = self._shown(collection, found)
+        own = {each.name for each in self._specs[collection].indexes} - {each["name"] for each in shown}
+        return hints.checked(verb, hint, shown) or (isinstance(hint, str) and hint in own)
 
     # --- with MongoDB as primary --------------------------------------------------------------------------------
 

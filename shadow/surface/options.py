@@ -1,9 +1,11 @@
 """The options that `with_options` may set for reads and writes while a collection has two stores.
 
-On DynamoDB a read of the table is consistent and an acknowledged write is durable; on MongoDB the client that
-`mongo.url` describes (or that was passed in) decides. So an option that the client has anyway makes no difference and
-is accepted; a stronger or different one is rejected by name: set in `mongo.url`, it applies to every collection, on
-both stores.
+Those of reads go with each read (`model.read_options`): while MongoDB answers, to its driver. DynamoDB's reads of the
+table are consistent, which satisfies every preference and every concern but two, which are MongoDB's alone.
+
+A write is durable on DynamoDB when it is acknowledged; on MongoDB the client that `mongo.url` describes (or that was
+passed in) decides. So a write concern that the client has anyway makes no difference and is accepted; a stronger or
+different one is rejected by name: set in `mongo.url`, it applies to every collection.
 """
 
 from __future__ import annotations
@@ -19,16 +21,30 @@ from pymongo.read_concern import ReadConcern
 from pymongo.uri_parser_shared import split_options
 
 from shadow.errors import UnsupportedOperation
+from shadow.model.expiry import joined_collections
+from shadow.model.order import MISSING
+from shadow.model.read_options import ReadOptions
+from shadow.model.reads import Read
+from shadow.reads.stickiness import fixed_key
 
-__all__ = ["OPTIONS", "ClientDefaults", "RequestedConcerns", "kept_by_client", "kept_by_url"]
+__all__ = ["OPTIONS", "ClientDefaults", "RequestedConcerns", "check_concern", "kept_by_client", "kept_by_url"]
 
-OPTIONS: Final[Mapping[str, tuple[str, str]]] = {
-    "codec_options": ("any", "-"),
-    "read_preference": ("primary, primaryPreferred", "secondary, secondaryPreferred, nearest, tags, staleness"),
-    "read_concern": ("local, available", "majority, linearizable, snapshot"),
-    "write_concern": ("w=0, w=1, w=majority (unless the client has another w), j=False", "other w, j, fsync, wtimeout"),
+OPTIONS: Final[Mapping[str, tuple[str, str, str]]] = {
+    "codec_options": ("any", "-", "-"),
+    "read_preference": ("any", "-", "-"),
+    "read_concern": (
+        "local, available, majority; linearizable for a read by `_id`",
+        "snapshot; linearizable for any other read",
+        "-",
+    ),
+    "write_concern": (
+        "w=0, w=1, w=majority (unless the client has another w), j=False",
+        "-",
+        "other w, j, fsync, wtimeout",
+    ),
 }
-"""By option: what is accepted, and what is refused unless the client has it anyway. For the manual."""
+"""By option: what is accepted, what is MongoDB's alone, and what is refused unless the client has it anyway. For the
+manual."""
 
 _HINT: Final = "set it in `mongo.url`, for all collections"
 _KEPT: Final = frozenset(
@@ -39,7 +55,6 @@ _KEPT: Final = frozenset(
     }
 )
 """The relevant options of a connection string, in lower case."""
-_WEAK_LEVELS: Final = (None, "local", "available")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +73,12 @@ class RequestedConcerns:
             if value is not None and not isinstance(value, kind):
                 raise TypeError(f"{name} must be an instance of {kind.__name__}, not {type(value).__name__}")
 
+    def of_reads(self) -> ReadOptions | None:
+        """Those of reads; None: none is requested."""
+        if self.read_preference is None and self.read_concern is None:
+            return None
+        return ReadOptions(self.read_preference, self.read_concern)
+
 
 @dataclass(frozen=True, slots=True)
 class ClientDefaults:
@@ -69,21 +90,12 @@ class ClientDefaults:
     codec_options: CodecOptions[Any] = DEFAULT_CODEC_OPTIONS
 
     def check(self, wanted: RequestedConcerns) -> None:
-        """Raises UnsupportedOperation for options that the client does not have."""
-        preference, read, write = wanted.read_preference, wanted.read_concern, wanted.write_concern
-        if preference is not None and not self._reads_by(preference):
-            raise _refusal("read_preference", "reads go where the client sends them, and on DynamoDB to the table")
-        if read is not None and read.level not in _WEAK_LEVELS and read != self.read_concern:
-            raise _refusal("read_concern", "the client reads with less than that on MongoDB")
+        """Raises UnsupportedOperation for a write concern that the client does not have."""
+        write = wanted.write_concern
         if write is not None and not self._writes_by(write.document):
-            raise _refusal("write_concern", "the client does not write with that on MongoDB")
-
-    def _reads_by(self, wanted: Any) -> bool:
-        """primaryPreferred accepts the primary."""
-        if wanted == self.read_preference:
-            return True
-        names = (wanted.name, self.read_preference.name)
-        return set(names) <= {"Primary", "PrimaryPreferred"} and names[1] == "Primary" and _is_bare(wanted)
+            raise UnsupportedOperation(
+                "with_options(write_concern=...)", "the client does not write with that on MongoDB", hint=_HINT
+            )
 
     def _writes_by(self, wanted: Mapping[str, Any]) -> bool:
         ours = self.write_concern.document
@@ -96,12 +108,13 @@ class ClientDefaults:
         )
 
 
-def _is_bare(preference: Any) -> bool:
-    return set(preference.document) == {"mode"}
-
-
-def _refusal(name: str, reason: str) -> UnsupportedOperation:
-    return UnsupportedOperation(f"with_options({name}=...)", reason, hint=_HINT)
+def check_concern(read: Read) -> None:
+    """Raises UnsupportedOperation for a read whose concern only MongoDB can honour."""
+    level = None if read.read_options is None else read.read_options.level
+    if level == "snapshot":
+        raise UnsupportedOperation("read_concern snapshot", "reads of DynamoDB show the newest documents")
+    if level == "linearizable" and (fixed_key(read.filter) is MISSING or joined_collections(read)):
+        raise UnsupportedOperation("read_concern linearizable", "DynamoDB has it for a read by _id alone")
 
 
 def kept_by_client(client: Any) -> ClientDefaults:

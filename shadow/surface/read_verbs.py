@@ -10,11 +10,13 @@ from pymongo.errors import OperationFailure
 
 from shadow.model.operation import Hit, Query
 from shadow.model.reads import Aggregate, Count, Distinct
+from shadow.model.server_options import given_in, sending
 from shadow.model.version import Document
 from shadow.mongoql.failures import failure
 from shadow.surface.arguments import Arguments
 from shadow.surface.collection_base import CollectionBase
 from shadow.surface.cursor import Cursor, DocumentCursor
+from shadow.surface.hints import counted_by
 from shadow.surface.stamping import hidden_in
 from shadow.surface.verb_options import check_modify
 
@@ -72,13 +74,21 @@ class ReadVerbs(CollectionBase):
     async def count_documents(self, filter: Mapping[str, Any], *, skip: int = 0, limit: int = 0, **options: Any) -> int:
         """How many documents match."""
         query = self._query("count_documents", filter, None, options, skip=skip, limit=limit)
-        read = Count(query.filter, query.skip, query.limit, mongo_only=query.mongo_only)
+        read = Count(
+            query.filter, query.skip, query.limit, mongo_only=query.mongo_only, read_options=query.read_options
+        )
         return int(await self._router.answer(self._name, read))
 
     async def estimated_document_count(self, **options: Any) -> int:
         """How many documents there are. Counted exactly, without tombstones."""
-        self._take.refuse("estimated_document_count", options)
-        return int(await self._router.answer(self._name, Count({}, estimated=True)))
+        given = counted_by(options)
+
+        def build(take: Arguments) -> Count:
+            return Count({}, estimated=True, mongo_only=take.mongo_only, read_options=self._reads)
+
+        with sending(given_in(given)):
+            read = self._built(self._door("estimated_document_count", given), build)
+            return int(await self._router.answer(self._name, read))
 
     async def distinct(self, key: str, filter: Mapping[str, Any] | None = None, **options: Any) -> list[Any]:
         """The distinct values at a dotted path; arrays are unwound."""
@@ -88,7 +98,7 @@ class ReadVerbs(CollectionBase):
             raise _no_filter(filter)
 
         def build(take: Arguments) -> Distinct:
-            return Distinct(take.path("distinct", key), take.filter(filter), take.mongo_only)
+            return Distinct(take.path("distinct", key), take.filter(filter), take.mongo_only, self._reads)
 
         read = self._built(self._door("distinct", options), build)
         values = await self._router.answer(self._name, read)
@@ -97,11 +107,13 @@ class ReadVerbs(CollectionBase):
     def aggregate(self, pipeline: Sequence[Mapping[str, Any]], **options: Any) -> DocumentCursor:
         """A cursor over the result of a pipeline. May be awaited first, as with PyMongo's own client, or not."""
         wanted = self._built(
-            self._door("aggregate", options), lambda take: Aggregate(self._hidden(take, pipeline), take.mongo_only)
+            self._door("aggregate", options),
+            lambda take: Aggregate(self._hidden(take, pipeline), take.mongo_only, self._reads),
         )
 
         async def documents() -> list[Document]:
             with self._traced("aggregate", (pipeline,)):
+                await self._check_hint("aggregate", options.get("hint"))
                 return list(await self._router.answer(self._name, wanted))
 
         return DocumentCursor(self, documents, self._present)
@@ -140,7 +152,8 @@ class ReadVerbs(CollectionBase):
             wanted = take.projection(projection)
             check_modify(sort or None)
             order = take.sort(sort or None)
-            return Query(take.filter(filter), wanted, order, first, most, mongo_only=take.mongo_only)
+            only, given = take.mongo_only, take.filter(filter)
+            return Query(given, wanted, order, first, most, mongo_only=only, read_options=self._reads)
 
         return self._built(self._door(verb, options), build)
 

@@ -132,7 +132,8 @@ class RoutedCollection(ServerReads):
         return Stamping(self._spec.reserved, self._handle.forwarder().era(self._name), self._take)
 
     def _check_concerns(self) -> None:
-        """Options that were requested while only the driver was used may be more than both stores can support."""
+        """A write concern that was requested while only the driver was used may be more than both stores can
+        support."""
         if self._concerns != RequestedConcerns():
             self._handle.kept().check(self._concerns)
 

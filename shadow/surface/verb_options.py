@@ -19,7 +19,7 @@ from shadow.errors import UnsupportedOperation
 from shadow.mongoql.failures import failure
 from shadow.stores.mongo.drivers import call_signature
 
-__all__ = ["FIELDS", "check_let", "check_modify", "check_options", "order_of_one", "takes_any_name"]
+__all__ = ["FIELDS", "check_let", "check_modify", "check_options", "order_of_one"]
 
 _ALWAYS: Final = frozenset({"comment", "maxTimeMS", "session"})
 _FIND_AND_MODIFY: Final = _ALWAYS | {"bypassDocumentValidation", "collation", "hint", "let"}
@@ -89,11 +89,6 @@ _TYPES: Final[Mapping[str, Callable[[Any], bool]]] = {
 
 def _fits(value: Any) -> bool:
     return not isinstance(value, int) or abs(value) <= _MOST
-
-
-def takes_any_name(verb: str) -> bool:
-    """Whether the driver forwards unknown names to the server."""
-    return verb in FIELDS
 
 
 def check_options(verb: str, options: Mapping[str, Any]) -> None:

@@ -26,12 +26,17 @@ from shadow.model.version import ABSENT, Image, Version, fresh_id
 from shadow.mongoql.expiry import MARGIN, delete_after, has_expired
 from shadow.reads import bypass_watch
 from tests.contract.test_sessions import session_of, transaction
+from tests.support import drawn, services
+from tests.support.drawn import Draw
 from tests.support.migration import backfill, control_of, verify
 from tests.support.pair import until
 from tests.support.shadows import COLLECTION, Site
-from tests.support.topologies import admit, root_url
+from tests.support.topologies import MAKERS, admit, root_url
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.one_deployment("each is a server whose monitor comes by more often than that of one that others share"),
+]
 
 AFTER: Final = 3600
 NOW: Final = dt.datetime.now(dt.UTC).replace(tzinfo=None)
@@ -45,12 +50,20 @@ VALUES: Final[list[Any]] = [
 
 
 @pytest.fixture(scope="module")
+def mongo_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """What was drawn, of one's own: its monitor runs every second."""
+    chosen: Draw = request.param
+    extra = ("--setParameter", "ttlMonitorSleepSecs=1")
+    with services.start(lambda: MAKERS[chosen.deployment](extra=extra)) as server:
+        made = chosen.url(server.url)
+        yield made
+        drawn.forget(made)
+
+
+@pytest.fixture(scope="module")
 def fast_monitor(mongo_url: str) -> Iterator[pymongo.MongoClient[dict[str, Any]]]:
-    """The monitor runs every second, once it has slept for the last time as long as it was told before: a minute."""
     with pymongo.MongoClient[dict[str, Any]](root_url(mongo_url)) as client:
-        before = client.admin.command("setParameter", 1, ttlMonitorSleepSecs=1)["was"]
         yield client
-        client.admin.command("setParameter", 1, ttlMonitorSleepSecs=before)
 
 
 def wait_for_a_whole_pass(client: pymongo.MongoClient[dict[str, Any]]) -> None:

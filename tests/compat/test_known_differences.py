@@ -25,8 +25,15 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import ReadPreference
-from pymongo.errors import CollectionInvalid, DuplicateKeyError, OperationFailure, WriteError
+from pymongo.errors import (
+    CollectionInvalid,
+    DuplicateKeyError,
+    OperationFailure,
+    ServerSelectionTimeoutError,
+    WriteError,
+)
 from pymongo.read_concern import ReadConcern
+from pymongo.read_preferences import Secondary
 
 from shadow import Shadow
 from shadow.config.sections import ExpirySettings
@@ -516,6 +523,34 @@ async def test_530_a_view_shows_what_is_replicated(sides: Sides) -> None:
     assert len(await sides.bare.database["seen"].aggregate([{"$lookup": join}]).to_list(None)) == 2
     with pytest.raises(UnsupportedOperation, match="its primary is DynamoDB"):
         await sides.shadow["seen"].aggregate([{"$lookup": join}]).to_list(None)
+
+
+async def test_560_a_read_preference_chooses_nobody(sides: Sides, mongo_url: str) -> None:
+    nowhere = Secondary(tag_sets=[{"dc": "nowhere"}])
+    await sides.fill({"_id": 1, "n": 1})
+    # A client that asks one host alone chooses nobody either.
+    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(root_url(mongo_url), directConnection=False)
+    bare = client[sides.bare.database.name]["things"].with_options(read_preference=nowhere)
+    with pymongo.timeout(0.5), pytest.raises(ServerSelectionTimeoutError):
+        await bare.find_one({"n": 1})
+    client.close()
+    assert await sides.shim.with_options(read_preference=nowhere).find_one({"n": 1}) == {"_id": 1, "n": 1}
+
+
+async def test_561_two_read_concerns_are_refused(sides: Sides) -> None:
+    await sides.fill({"_id": 1, "n": 1})
+    for level, by_key in (("snapshot", False), ("linearizable", True)):
+        given = {**PLAIN, "read_concern": ReadConcern(level)}
+        bare, shim = (side.with_options(**given) for side in (sides.bare, sides.shim))
+        assert await bare.find({"n": 1}).to_list(None) == [{"_id": 1, "n": 1}]
+        with pytest.raises(UnsupportedOperation, match=f"read_concern {level}"):
+            await shim.find({"n": 1}).to_list(None)
+        assert await bare.find_one({"_id": 1}) == {"_id": 1, "n": 1}
+        if by_key:
+            assert await shim.find_one({"_id": 1}) == {"_id": 1, "n": 1}
+            continue
+        with pytest.raises(UnsupportedOperation, match=f"read_concern {level}"):
+            await shim.find_one({"_id": 1})
 
 
 async def test_580_a_dbref_in_another_order_is_computed_in_the_drivers(sides: Sides) -> None:

@@ -21,7 +21,7 @@ from shadow.stores.mongo.store import MongoStore
 from shadow.stores.stamps import Stamp
 from tests.support.shadows import Site
 from tests.support.shims import assert_level, settings_for
-from tests.support.topologies import admit
+from tests.support.topologies import ReplicaSet
 
 NAME = "things"
 MAJORITY = {"w": "majority"}
@@ -205,26 +205,21 @@ async def test_where_weak_writes_are_refused_neither_store_is_asked(
             await closed
 
 
-@pytest.mark.parametrize("mongo_url", ["replicas"], indirect=True)
 async def test_the_server_s_own_default_is_not_relied_on(
-    mongo_url: str, mongo_database: str, dynamodb_local_url: str, tmp_path: Path
+    own_replica_set: ReplicaSet, fresh_name: str, dynamodb_local_url: str, tmp_path: Path
 ) -> None:
-    said = Said()
-    admit(mongo_url, mongo_database)
-    with MongoClient[dict[str, Any]](mongo_url) as client:
+    said, url = Said(), own_replica_set.url
+    with MongoClient[dict[str, Any]](url) as client:
         client.admin.command({"setDefaultRWConcern": 1, "defaultWriteConcern": {"w": 1}})
-        try:
-            site = Site(mongo_url, mongo_database, dynamodb_local_url, f"{mongo_database}-", str(tmp_path / "j.db"))
-            site = site.but(patience=10.0)
-            driver: Any = AsyncMongoClient(mongo_url, event_listeners=[said])
-            shadow = Shadow(site.settings(), mongo_client=driver)
-            async with shadow:
-                await shadow.prepare()
-                said.writes.clear()
-                await shadow[NAME].insert_one({"_id": 1})
-                await shadow[NAME].update_one({"_id": 1}, {"$set": {"n": 1}})
-                await site.level(shadow)
-            await driver.close()
-        finally:
-            client.admin.command({"setDefaultRWConcern": 1, "defaultWriteConcern": {"w": "majority"}})
+    site = Site(url, fresh_name, dynamodb_local_url, f"{fresh_name}-", str(tmp_path / "j.db"))
+    site = site.but(patience=10.0)
+    driver: Any = AsyncMongoClient(url, event_listeners=[said])
+    shadow = Shadow(site.settings(), mongo_client=driver)
+    async with shadow:
+        await shadow.prepare()
+        said.writes.clear()
+        await shadow[NAME].insert_one({"_id": 1})
+        await shadow[NAME].update_one({"_id": 1}, {"$set": {"n": 1}})
+        await site.level(shadow)
+    await driver.close()
     assert said.writes == [MAJORITY] * 2

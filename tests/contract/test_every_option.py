@@ -26,7 +26,7 @@ from shadow.stores.mongo.options import OPTIONS, Fate, Option, Where
 from shadow.stores.mongo.store import MongoContext, MongoStore
 from tests.contract.test_mongo_options import NAME, look_up, own_reads, own_writes, read_all, write_all
 from tests.contract.test_mongo_security_options import ACCEPTED
-from tests.support.topologies import ReplicaSet, admit
+from tests.support.topologies import Members, admit
 from tests.support.trail_of_commands import READS, WRITES, Commands
 
 CLIENTS = pytest.mark.parametrize("make", [AsyncIOMotorClient, AsyncMongoClient], ids=["motor", "pymongo"])
@@ -135,7 +135,7 @@ def test_an_option_of_a_deployment_that_is_not_here_is_taken(name: str) -> None:
 
 async def walk(
     make: Any,
-    replica_set: ReplicaSet,
+    replica_set: Members,
     database: str,
     url: str,
     keywords: Mapping[str, Any],
@@ -171,7 +171,7 @@ async def walk(
 @EITHER
 @CLIENTS
 @pytest.mark.parametrize("name", list(URLS))
-async def test_an_option_of_the_url(make: Any, replica_set: ReplicaSet, fresh_name: str, name: str) -> None:
+async def test_an_option_of_the_url(make: Any, replica_set: Members, fresh_name: str, name: str) -> None:
     said = URLS[name]
     url = replica_set.url if said in replica_set.url else f"{replica_set.url}&{said}"
     await walk(make, replica_set, fresh_name, url, {}, {})
@@ -180,7 +180,7 @@ async def test_an_option_of_the_url(make: Any, replica_set: ReplicaSet, fresh_na
 @EITHER
 @CLIENTS
 @pytest.mark.parametrize("name", list(KEYWORDS))
-async def test_an_option_of_a_client(make: Any, replica_set: ReplicaSet, fresh_name: str, name: str) -> None:
+async def test_an_option_of_a_client(make: Any, replica_set: Members, fresh_name: str, name: str) -> None:
     if name == "driver":
         make = AsyncMongoClient  # Motor says its own name there
     await walk(make, replica_set, fresh_name, replica_set.url, KEYWORDS[name], {})
@@ -189,7 +189,7 @@ async def test_an_option_of_a_client(make: Any, replica_set: ReplicaSet, fresh_n
 @EITHER
 @CLIENTS
 @pytest.mark.parametrize("name", list(DATABASES))
-async def test_an_option_of_a_database_object(make: Any, replica_set: ReplicaSet, fresh_name: str, name: str) -> None:
+async def test_an_option_of_a_database_object(make: Any, replica_set: Members, fresh_name: str, name: str) -> None:
     await walk(make, replica_set, fresh_name, replica_set.url, {}, {name: DATABASES[name]})
 
 

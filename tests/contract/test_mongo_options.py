@@ -18,7 +18,7 @@ from shadow.model.schema import CollectionSpec, UniqueSpec
 from shadow.model.version import ABSENT, Image, Version, fresh_id
 from shadow.stores.mongo.store import MongoContext, MongoStore
 from shadow.stores.stamps import Stamp
-from tests.support.topologies import ReplicaSet, admit
+from tests.support.topologies import Members, admit
 from tests.support.trail_of_commands import READS, WRITES, Commands, Said
 
 NAME = "things"
@@ -123,7 +123,7 @@ ANSWERERS = [
 @REPLICAS
 @pytest.mark.parametrize(("asked", "who"), ANSWERERS)
 async def test_the_application_reads_where_it_says_and_everything_else_is_asked_of_the_primary(
-    spoken: tuple[MongoStore, Commands], replica_set: ReplicaSet, who: str
+    spoken: tuple[MongoStore, Commands], replica_set: Members, who: str
 ) -> None:
     store, commands = spoken
     primary = {replica_set.primary.port}
@@ -197,7 +197,7 @@ async def test_the_driver_sends_a_write_once_more_if_it_may(spoken: tuple[MongoS
 @REPLICAS
 @pytest.mark.parametrize("asked", ["readPreference=nearest&w=1&readConcernLevel=available"])
 async def test_the_options_of_a_database_object_go_before_those_of_its_client(
-    make: Any, mongo_url: str, mongo_database: str, asked: str, replica_set: ReplicaSet
+    make: Any, mongo_url: str, mongo_database: str, asked: str, replica_set: Members
 ) -> None:
     commands = Commands()
     admit(mongo_url, mongo_database)

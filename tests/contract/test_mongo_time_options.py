@@ -32,9 +32,9 @@ COMMANDS: Final = ["find", "findAndModify", "insert", "update", "aggregate", "di
 
 
 @pytest.fixture
-def settings(replica_set: ReplicaSet, dynamodb_local_url: str, fresh_name: str, tmp_path: Path) -> Any:
+def settings(own_replica_set: ReplicaSet, dynamodb_local_url: str, fresh_name: str, tmp_path: Path) -> Any:
     def make(options: str, driver: str, primary: StoreName = StoreName.MONGO) -> Settings:
-        url = f"{replica_set.url}&appName={fresh_name}&{options}"
+        url = f"{own_replica_set.url}&appName={fresh_name}&{options}"
         return settings_for(
             tmp_path, url, dynamodb_local_url, fresh_name, [NAME], primary=primary, driver=driver, limits=LIMITS
         )
@@ -65,13 +65,13 @@ def held_up(members: ReplicaSet, app: str, seconds: float = LATE) -> Iterator[No
     ],
 )
 async def test_a_call_ends_by_the_application_s_own_limit_and_its_outcome_is_found_out(
-    settings: Any, replica_set: ReplicaSet, fresh_name: str, driver: str, limit: str
+    settings: Any, own_replica_set: ReplicaSet, fresh_name: str, driver: str, limit: str
 ) -> None:
     async with Shadow.from_settings(settings(limit, driver)) as shadow:
         await shadow.prepare()
         things = shadow[NAME]
         await things.insert_one({"_id": 1, "n": 0})
-        with held_up(replica_set, fresh_name):
+        with held_up(own_replica_set, fresh_name):
             for call in (
                 lambda: things.find_one({"_id": 1}),
                 lambda: things.update_one({"_id": 1}, {"$inc": {"n": 1}}),
@@ -88,11 +88,11 @@ async def test_a_call_ends_by_the_application_s_own_limit_and_its_outcome_is_fou
 @DRIVERS
 @pytest.mark.parametrize("limit", ["timeoutMS=200", "socketTimeoutMS=200"])
 async def test_what_was_acknowledged_is_followed_however_short_the_application_s_limit_is(
-    settings: Any, replica_set: ReplicaSet, fresh_name: str, driver: str, limit: str
+    settings: Any, own_replica_set: ReplicaSet, fresh_name: str, driver: str, limit: str
 ) -> None:
     async with Shadow.from_settings(settings(limit, driver, StoreName.DYNAMO)) as shadow:
         await shadow.prepare()
-        with held_up(replica_set, fresh_name, 0.5):
+        with held_up(own_replica_set, fresh_name, 0.5):
             for key in range(3):
                 await shadow[NAME].insert_one({"_id": key})
             await shadow[NAME].update_one({"_id": 1}, {"$set": {"n": 1}})
@@ -105,13 +105,13 @@ async def test_what_was_acknowledged_is_followed_however_short_the_application_s
 @pytest.mark.takes_turns
 @DRIVERS
 async def test_a_write_that_waits_too_long_for_its_members_ends_by_wtimeout_and_is_unknown(
-    settings: Any, replica_set: ReplicaSet, driver: str
+    settings: Any, own_replica_set: ReplicaSet, driver: str
 ) -> None:
     async with Shadow.from_settings(settings("w=majority&wTimeoutMS=600", driver)) as shadow:
         await shadow.prepare()
         things = shadow[NAME]
         await things.insert_many([{"_id": 1}, {"_id": 2}])
-        with replica_set.apart():
+        with own_replica_set.apart():
             for call in (
                 lambda: things.insert_one({"_id": 3}),
                 lambda: things.update_one({"_id": 1}, {"$set": {"n": 1}}),

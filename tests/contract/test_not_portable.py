@@ -395,7 +395,7 @@ REFUSED: Final[dict[str, tuple[str, Any]]] = {
     "delete_one": ("$where", lambda c: c.delete_one(EVEN)),
     "delete_many": ("collation", lambda c: c.delete_many({"a": "x"}, collation=SV)),
     "find_one_and_update": ("$where", lambda c: c.find_one_and_update(EVEN, {"$set": {"hit": 1}})),
-    "find_one_and_delete": ("hint", lambda c: c.find_one_and_delete({}, hint="by_nothing")),
+    "find_one_and_delete": ("collation", lambda c: c.find_one_and_delete({"a": "x"}, collation=SV)),
     "bulk_write": ("$where", lambda c: c.bulk_write([pymongo.UpdateOne(EVEN, {"$set": {"hit": 1}})])),
 }
 """By verb: the name in the refusal, and the call."""

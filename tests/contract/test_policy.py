@@ -55,11 +55,19 @@ class Recorder:
         self.database = database
         self.wanted: Rights = set()
         self.on = True
+        self.iterators: dict[str, str] = {}
+        """The tables of the iterators of streams, which name none."""
 
     def note(self, operation: str, parameters: dict[str, Any]) -> None:
         if self.on:
-            rights = _rights(operation, parameters)
+            rights = _rights(operation, parameters, self.iterators)
             self.wanted |= {each for each in rights if each[1].startswith(self.database) or not _OF_A_TEST(each[1])}
+
+    def answered(self, parameters: dict[str, Any], answer: dict[str, Any]) -> None:
+        table = self.iterators.get(parameters.get("ShardIterator", ""), _streaming(parameters))
+        for name in ("ShardIterator", "NextShardIterator"):
+            if name in answer:
+                self.iterators[answer[name]] = table
 
     @contextmanager
     def off(self) -> Iterator[None]:
@@ -68,7 +76,12 @@ class Recorder:
         self.on = True
 
 
-def _rights(operation: str, parameters: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _streaming(parameters: dict[str, Any]) -> str:
+    """The table of a stream."""
+    return str(parameters.get("StreamArn", "")).partition(":table/")[2].partition("/")[0]
+
+
+def _rights(operation: str, parameters: dict[str, Any], iterators: dict[str, str]) -> Iterator[tuple[str, str]]:
     """As the Service Authorization Reference has it."""
     table = str(parameters.get("TableName", ""))
     match operation:
@@ -84,6 +97,10 @@ def _rights(operation: str, parameters: dict[str, Any]) -> Iterator[tuple[str, s
                 yield names.get(kind, "ConditionCheckItem"), inner["TableName"]
         case "BatchGetItem" | "BatchWriteItem":
             yield from ((operation, name) for name in parameters["RequestItems"])
+        case "DescribeStream" | "GetShardIterator":
+            yield operation, f"{_streaming(parameters)}/stream"
+        case "GetRecords":
+            yield operation, f"{iterators[parameters['ShardIterator']]}/stream"
         case "ListTables":
             yield operation, "*"
         case "Query" if "IndexName" in parameters:
@@ -99,7 +116,7 @@ def granted(policy: dict[str, Any]) -> Rights:
     for statement in policy["Statement"]:
         resources = statement["Resource"]
         for arn in ["*"] if resources == "*" else resources:
-            name = arn.partition(":table/")[2].replace("/index/", "/") or "*"
+            name = arn.partition(":table/")[2].replace("/index/", "/").replace("/stream/*", "/stream") or "*"
             rights |= {(action.removeprefix("dynamodb:"), name) for action in statement["Action"]}
     return rights
 
@@ -117,7 +134,9 @@ def recorder(monkeypatch: pytest.MonkeyPatch, mongo_database: str) -> Recorder:
 
     async def call_later(self: Any, operation: str, parameters: Any) -> Any:
         made.note(operation, parameters)
-        return await awaited(self, operation, parameters)
+        answer = await awaited(self, operation, parameters)
+        made.answered(parameters, answer)
+        return answer
 
     straight = Wire.call
 
@@ -210,16 +229,21 @@ async def use(things: Any) -> None:
     await things.delete_many({})
 
 
+def following(settings: Settings) -> Settings:
+    observe = settings.observe.model_copy(update={"follow_writers": True})
+    return settings.model_copy(update={"observe": observe})
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_the_application_has_the_rights_that_it_uses(site: Site, recorder: Recorder) -> None:
     """On either primary, in the shadow, with large documents, a write that waits in the journal, and a look at it."""
-    settings = site.settings(gone={})
-    async with quietly(recorder, site.settings()) as other:
+    settings = following(site.settings(gone={}))
+    async with quietly(recorder, following(site.settings())) as other:
         await other.prepare()
     for primary in ("mongo", "dynamo"):
         entries = {name: {**each, "primary": primary} for name, each in COLLECTIONS.items()}
-        used = site.settings(**entries, gone={})
+        used = following(site.settings(**entries, gone={}))
         if primary == "dynamo":
             async with quietly(recorder, settings) as other:
                 for name in COLLECTIONS:
@@ -246,7 +270,8 @@ async def test_the_application_has_the_rights_that_it_uses(site: Site, recorder:
 
 
 def _split(rights: Rights, table: str) -> tuple[Rights, Rights]:
-    return {each for each in rights if each[1] != table}, {each for each in rights if each[1] == table}
+    of_it = {each for each in rights if each[1].partition("/")[0] == table}
+    return rights - of_it, of_it
 
 
 async def _until_deferred(shadow: Shadow) -> None:

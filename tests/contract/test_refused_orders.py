@@ -36,7 +36,7 @@ SORTED: Final[dict[str, Ask]] = {
 OTHERWISE: Final[dict[str, Callable[[Any], Awaitable[Any]]]] = {
     "hint": lambda users: users.find({}, hint=NATURAL).to_list(None),
     "hint of a cursor": lambda users: users.find({}).hint(NATURAL).to_list(None),
-    "hint by name": lambda users: users.find_one({}, hint="$natural"),
+    "hint of one": lambda users: users.find_one({}, hint={"$natural": 1}),
     "hint of an update": lambda users: users.update_one({}, SET, hint=NATURAL),
     "hint of a delete": lambda users: users.delete_one({}, hint=NATURAL),
     "hint of a count": lambda users: users.count_documents({}, hint=NATURAL),

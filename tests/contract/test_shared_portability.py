@@ -4,7 +4,6 @@ not written for each request, and forgets what was not used for long."""
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,6 +17,7 @@ from shadow.fleet.portability import SharedPortability
 from shadow.model.operation import Verb
 from shadow.model.uses import Uses
 from shadow.observe.portability import Portability
+from tests.support.counted_records import CountedRecords
 from tests.support.drawn import in_one_deployment
 
 pytestmark = in_one_deployment("open_records")
@@ -25,26 +25,10 @@ pytestmark = in_one_deployment("open_records")
 DAY = 86_400.0
 
 
-class Counted:
-    """A control store whose writes are counted, and fail while `down`."""
-
-    def __init__(self, records: Records) -> None:
-        self.records, self.calls, self.down = records, Counter[str](), False
-
-    def __getattr__(self, name: str) -> Any:
-        def call(*args: Any, **options: Any) -> Any:
-            self.calls[name] += 1
-            if self.down:
-                raise ControlError("down")
-            return getattr(self.records, name)(*args, **options)
-
-        return call
-
-
 class Process:
     def __init__(self, records: Records, *, keep: float = 30 * DAY) -> None:
         self.now = 0.0
-        self.records: Any = Counted(records)
+        self.records: Any = CountedRecords(records)
         self.own = Portability()
         self.shared = SharedPortability(self.own, self.records, lambda: keep, clock=lambda: self.now)
 

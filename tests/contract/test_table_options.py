@@ -9,9 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pymongo.errors import OperationFailure
 
 from shadow.control.dynamo import control_description
 from shadow.embedded.audit import dynamo_client
+from shadow.errors import UnsupportedOperation
 from shadow.model.operation import Insert
 from shadow.model.schema import Billing, CollectionSpec, IndexSpec, TableSpec
 from shadow.model.version import fresh_id
@@ -23,7 +25,7 @@ from shadow.stores.dynamo.tables.templates import cloudformation
 EMAIL = IndexSpec("email-index", "email")
 BARE = CollectionSpec("users", (EMAIL,))
 ON_DEMAND = TableSpec(Billing.ON_DEMAND, 0, 0, False, False, (("team", "b"),))
-FULL = TableSpec(Billing.PROVISIONED, 7, 8, True, True, (("env", "test"), ("team", "a")))
+FULL = TableSpec(Billing.PROVISIONED, 7, 8, True, True, (("env", "test"), ("team", "a")), stream=True)
 
 
 @pytest.fixture(params=["dynamodb_local_url", "ministack_url"])
@@ -114,6 +116,7 @@ async def test_each_difference_is_said_and_changed_in_place_there_and_back(addre
         assert said == [
             "is billed on demand and not for provisioned capacity",
             "is not protected against deletion",
+            "has no stream",
             *beside,
         ]
         await prepare(store)
@@ -153,7 +156,9 @@ async def test_the_exported_table_is_the_one_that_is_wanted(ministack_url: str, 
         properties = dict(resource["Properties"])
         later = {name: properties.pop(name) for name in ("TimeToLiveSpecification", "PointInTimeRecoverySpecification")}
         client, table = dynamo_client(ministack_url), properties["TableName"]
-        client.create_table(**properties)
+        # CloudFormation has no word for it: a stream that is named is switched on.
+        stream = {"StreamEnabled": True, **properties.pop("StreamSpecification")}
+        client.create_table(**properties, StreamSpecification=stream)
         client.update_time_to_live(TableName=table, TimeToLiveSpecification=later["TimeToLiveSpecification"])
         client.update_continuous_backups(
             TableName=table, PointInTimeRecoverySpecification=later["PointInTimeRecoverySpecification"]
@@ -197,6 +202,59 @@ async def test_an_index_is_added_to_a_table_with_capacity(ministack_url: str, fr
     async with opened(ministack_url, fresh_name) as store:
         await prepare(store)
         assert capacities(described(ministack_url, fresh_name)) == [(3, 4), (3, 4)]
+
+
+async def test_a_stream_of_something_else_is_left_as_it_is_and_named(dynamodb_local_url: str, fresh_name: str) -> None:
+    """Somebody may read it. And a stream that is there is not switched off where nobody asks for one."""
+    client, table = dynamo_client(dynamodb_local_url), f"{fresh_name}-users"
+
+    def view() -> str | None:
+        found: str | None = (
+            described(dynamodb_local_url, fresh_name).get("StreamSpecification", {}).get("StreamViewType")
+        )
+        return found
+
+    wanted = TableSpec(stream=True)
+    async with opened(dynamodb_local_url, fresh_name) as store:
+        await prepare(store)
+        assert view() is None
+    client.update_table(TableName=table, StreamSpecification={"StreamEnabled": True, "StreamViewType": "KEYS_ONLY"})
+    async with opened(dynamodb_local_url, fresh_name, wanted) as store:
+        await prepare(store)
+        assert view() == "KEYS_ONLY"
+        assert await drifts(store) == (["has a stream of KEYS_ONLY and not of both images"], [])
+        with pytest.raises(UnsupportedOperation, match="KEYS_ONLY") as raised:
+            await store.check_stream(["users"])
+        assert "shadow tables create" in raised.value.hint
+        client.update_table(TableName=table, StreamSpecification={"StreamEnabled": False})
+        with pytest.raises(UnsupportedOperation, match="has no stream"):
+            await store.check_stream(["users"])
+        await prepare(store)
+        assert (view(), await drifts(store)) == ("NEW_AND_OLD_IMAGES", ([], []))
+        await store.check_stream(["users"])
+    async with opened(dynamodb_local_url, fresh_name) as store:
+        await prepare(store)
+        assert view() == "NEW_AND_OLD_IMAGES"
+
+
+async def test_a_missing_right_to_switch_a_stream_on_stops_nothing_else(
+    dynamodb_local_url: str, fresh_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(dynamodb_local_url, fresh_name) as store:
+        await prepare(store)
+    async with opened(dynamodb_local_url, fresh_name, TableSpec(stream=True)) as store:
+        sent = store.link.call
+
+        async def denied(verb: str, table: str, **parameters: Any) -> Any:
+            if verb == "update_table":
+                raise OperationFailure("denied", 13)
+            return await sent(verb, table, **parameters)
+
+        monkeypatch.setattr(store.link, "call", denied)
+        await prepare(store)
+        assert store.lacking[0] == "a stream: the credentials may not switch it on"  # type: ignore[attr-defined]
+        with pytest.raises(UnsupportedOperation, match="has no stream"):
+            await store.check_stream(["users"])
 
 
 @pytest.mark.timeout(120)

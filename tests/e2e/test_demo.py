@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import drawn, services
+from tests.support.browser import open_page
 from tests.support.documents import FOLDER
 
 SHADOW = Path(sys.executable).with_name("shadow")
@@ -47,6 +49,32 @@ def check(code: int, report: dict) -> None:
     assert report["operations"] > 100
 
 
+def live(addresses: dict[str, str]) -> None:
+    """What somebody sees who only looks: new damage is found, and a ramp of reads steps on."""
+    end = time.monotonic() + 120
+    while True:
+        with urllib.request.urlopen(addresses["status"], timeout=60) as answer:
+            status = json.load(answer)
+        steps = [each for each in status["fleet"].get("ramps", ()) if each["share"] > 0]
+        with urllib.request.urlopen(addresses["findings"], timeout=60) as answer:
+            watched = [one for one in json.load(answer)["findings"] if one["collection"] == "generated_content"]
+        # The first one of this collection was damaged by the story of the demo itself.
+        if steps and len(watched) > 1:
+            break
+        assert time.monotonic() < end, (status["fleet"].get("ramps"), watched)
+        time.sleep(0.5)
+    if "SHADOW_PICTURES" in os.environ:
+        asyncio.run(picture(addresses["console"], Path(os.environ["SHADOW_PICTURES"]) / "console.webp"))
+
+
+async def picture(console: str, file: Path) -> None:
+    """That of the README: `SHADOW_PICTURES=docs pytest tests/e2e/test_demo.py -k motor`."""
+    async with open_page() as page:
+        await page.go(console, width=1100, height=760)
+        await page.until("document.getElementById('verdict') !== null")
+        await page.picture(file, whole=False)
+
+
 @pytest.mark.timeout(450)
 @pytest.mark.drawn_over("how", reason="the same demo; the suites hold with either driver, and with the ODM")
 @pytest.mark.parametrize("how", ["--driver motor", "--driver pymongo", "--backend beanie"])
@@ -68,6 +96,8 @@ def test_it_passes_stays_up_on_request_and_ends_on_ctrl_c_without_leaving_a_proc
         with urllib.request.urlopen(addresses["status"], timeout=60) as answer:
             status = json.load(answer)
         assert status["collections"]["documents"]["primary"] == "dynamo"
+        assert next(iter(addresses)) == "console"
+        live(addresses)
     finally:
         program.send_signal(signal.SIGINT)
         said, _ = program.communicate(timeout=100)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from shadow.embedded.process import ServerProcess
-from shadow.embedded.servers import DynamoDBLocal, Mongod
+from shadow.embedded.servers import DynamoDBLocal
 from tests.support import dynamodb_local
 from tests.support.shadows import Site
-from tests.support.topologies import ReplicaSet, SecuredMongod, admit
+from tests.support.topologies import MAKERS, admit
 
 __all__ = ["CHOICES", "Deployment"]
 
@@ -69,14 +69,9 @@ class Deployment:
 
     def servers(self, start: Callable[[Callable[[], ServerProcess]], ServerProcess]) -> dict[str, ServerProcess]:
         """MongoDB and DynamoDB by the name of their store, started by `start`."""
-        makers: dict[str, Callable[[], ServerProcess]] = {
-            "one": Mongod,
-            "replicas": ReplicaSet,
-            "auth": SecuredMongod,
-        }
         home = dynamodb_local.home()
         return {
-            "mongo": start(makers[self.topology]),
+            "mongo": start(MAKERS[self.topology]),
             "dynamo": start(lambda: DynamoDBLocal(home, persistent=True)),
         }
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from pymongo.read_concern import ReadConcern
+from pymongo.read_preferences import Secondary
 
 from shadow import Shadow
 from shadow.model.limits import Limits
@@ -16,6 +18,12 @@ from tests.support.topologies import ReplicaSet
 
 DOCUMENTS: Final = 12
 """Each is looked for by itself: by chance none of the looks would come to the member that lags."""
+
+
+@pytest.fixture(scope="module")
+def replica_set(own_replica_set: ReplicaSet) -> ReplicaSet:
+    """Nobody else's, for a member of it lags."""
+    return own_replica_set
 
 
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
@@ -88,3 +96,45 @@ async def test_what_a_lagging_member_answers_is_never_a_mismatch(
             assert shadow.admin.findings.groups() == []
             assert sum(totals["kinds"].values()) == 0
             assert totals["verdicts"].get("transient", 0) > 0
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+async def test_two_answers_that_lack_the_same_write_are_not_equal(
+    replica_set: ReplicaSet, dynamodb_local_url: str, fresh_name: str, tmp_path: Path, driver: str
+) -> None:
+    """A read by `with_options` of a member that lags: what both stores answer is compared where it is the newest. So
+    it is no mismatch that DynamoDB has more, and it is one that DynamoDB has lost what that member lacks too."""
+    behind = replica_set.secondaries()[0]
+    settings = settings_for(
+        tmp_path, replica_set.url, dynamodb_local_url, fresh_name, ["things"], driver=driver, limits=QUICK
+    )
+    async with Shadow.from_settings(settings) as shadow:
+        await shadow.prepare()
+        lagging = shadow.client.get_database(
+            fresh_name,
+            read_preference=Secondary(tag_sets=[{replica_set.tag_of(behind): "yes"}]),
+            read_concern=ReadConcern("local"),
+        )["things"]
+        await lagging.insert_many([{"_id": n, "n": 0} for n in range(3)])
+        assert await shadow.settled(90)
+        replica_set.wait_until_whole()
+        dynamo = shadow._engine.runtime().stores[StoreName.DYNAMO]
+        before = await dynamo.image("things", 1)
+        with replica_set.lagging(behind):
+            await lagging.update_one({"_id": 1}, {"$set": {"n": 1}})
+            for _ in range(2):
+                assert (await lagging.find_one({"_id": 1}))["n"] == 0
+                assert await lagging.find({"n": 0}).sort("_id").to_list(2) == [{"_id": n, "n": 0} for n in range(2)]
+                assert await lagging.count_documents({"n": 1}) == 0
+                assert await lagging.distinct("n") == [0]
+            assert await shadow.settled(90)
+            assert shadow.admin.findings.groups() == []
+            after = await dynamo.image("things", 1)
+            assert await dynamo.put("things", 1, before, after.state)
+            equal = (await shadow.admin.status())["totals"]["verdicts"]["match"]
+            assert (await lagging.find_one({"_id": 1}))["n"] == 0
+            assert await lagging.count_documents({"n": 1}) == 0
+            assert await shadow.settled(90)
+            totals = (await shadow.admin.status())["totals"]
+            assert totals["verdicts"]["match"] == equal
+            assert totals["verdicts"]["mismatch"] == 2

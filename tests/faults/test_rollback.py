@@ -46,23 +46,22 @@ WRITES: dict[str, Callable[[Things], Awaitable[Any]]] = {
 
 
 @pytest.fixture(scope="module")
-def replica_set() -> Iterator[ReplicaSet]:
+def own_replica_set() -> Iterator[ReplicaSet]:
     """One that soon elects another primary."""
     with services.start(ReplicaSet) as server:
         yield server
 
 
 @pytest.fixture
-def site(replica_set: ReplicaSet, dynamodb_local_url: str, fresh_name: str, tmp_path: Path) -> Site:
-    return Site(
-        replica_set.url, fresh_name, dynamodb_local_url, f"{fresh_name}-", str(tmp_path / "shadow.db"), limits=LIMITS
-    )
+def site(own_replica_set: ReplicaSet, dynamodb_local_url: str, fresh_name: str, tmp_path: Path) -> Site:
+    journal = str(tmp_path / "shadow.db")
+    return Site(own_replica_set.url, fresh_name, dynamodb_local_url, f"{fresh_name}-", journal, limits=LIMITS)
 
 
 @asynccontextmanager
-async def rolling_back(replica_set: ReplicaSet) -> AsyncIterator[None]:
+async def rolling_back(own_replica_set: ReplicaSet) -> AsyncIterator[None]:
     """`ReplicaSet.rolling_back`, with the event loop going on."""
-    block = replica_set.rolling_back()
+    block = own_replica_set.rolling_back()
     await asyncio.to_thread(block.__enter__)
     try:
         yield
@@ -82,7 +81,7 @@ def alone(site: Site) -> Any:
     [("&w=1", "motor"), ("&w=0", "pymongo"), ("&w=1&journal=true", "pymongo"), ("&w=here", "motor")],
 )
 async def test_what_was_rolled_back_had_not_been_acknowledged(
-    site: Site, replica_set: ReplicaSet, asked: str, driver: str
+    site: Site, own_replica_set: ReplicaSet, asked: str, driver: str
 ) -> None:
     weak = site.but(mongo_url=site.mongo_url + asked, driver=driver)
     async with weak.shadow() as shadow:
@@ -90,7 +89,7 @@ async def test_what_was_rolled_back_had_not_been_acknowledged(
         things = shadow[COLLECTION]
         await things.insert_one({"_id": "old", "n": 0})
         await site.level(shadow)
-        async with rolling_back(replica_set):
+        async with rolling_back(own_replica_set):
             results = await asyncio.gather(*(write(things) for write in WRITES.values()), return_exceptions=True)
         for verb, result in zip(WRITES, results, strict=True):
             assert isinstance(result, Exception), f"{verb} was acknowledged: {result}"
@@ -105,13 +104,13 @@ async def test_what_was_rolled_back_had_not_been_acknowledged(
 
 @pytest.mark.takes_turns
 @pytest.mark.parametrize("make", [AsyncIOMotorClient, AsyncMongoClient], ids=["motor", "pymongo"])
-async def test_a_client_that_was_handed_in_is_raised_too(site: Site, replica_set: ReplicaSet, make: Any) -> None:
+async def test_a_client_that_was_handed_in_is_raised_too(site: Site, own_replica_set: ReplicaSet, make: Any) -> None:
     client = make(f"{site.mongo_url}&w=1")
     async with Shadow(site.settings(), mongo_client=client) as shadow:
         await shadow.prepare()
         things = shadow[COLLECTION]
         await things.insert_one({"_id": "old", "n": 0})
-        async with rolling_back(replica_set):
+        async with rolling_back(own_replica_set):
             for each in (things, things.with_options(write_concern=WriteConcern(1))):
                 with pytest.raises(PyMongoError) as caught:
                     await each.update_one({"_id": "old"}, {"$inc": {"n": 1}})
@@ -125,7 +124,7 @@ async def test_a_client_that_was_handed_in_is_raised_too(site: Site, replica_set
 
 @pytest.mark.parametrize(("primary", "driver"), [("mongo", "motor"), ("dynamo", "pymongo")])
 async def test_nothing_is_healed_after_what_can_be_rolled_back(
-    site: Site, replica_set: ReplicaSet, primary: str, driver: str
+    site: Site, own_replica_set: ReplicaSet, primary: str, driver: str
 ) -> None:
     """MongoDB as primary: a copy of it would outlive it. As secondary: it looks as if the copy had arrived."""
     site = site.but(primary=primary, driver=driver)
@@ -136,9 +135,9 @@ async def test_nothing_is_healed_after_what_can_be_rolled_back(
         # The stores differ, and MongoDB gets a state that it will not keep: with it they seem equal.
         if primary == "dynamo":
             await asyncio.to_thread(alone(site).delete_one, {"_id": "k"})
-            await asyncio.to_thread(replica_set.wait_until_whole)
+            await asyncio.to_thread(own_replica_set.wait_until_whole)
         standing = await shadow.admin.images(COLLECTION, "k")
-        async with rolling_back(replica_set):
+        async with rolling_back(own_replica_set):
             stamp = {"b": standing[0].state.born, "r": 2 if primary == "mongo" else 1}  # type: ignore[union-attr]
             passing = {"n": 1 if primary == "mongo" else 0, "_shadow": stamp}
             await asyncio.to_thread(alone(site).replace_one, {"_id": "k"}, passing, upsert=True)
@@ -153,7 +152,7 @@ async def test_nothing_is_healed_after_what_can_be_rolled_back(
 @pytest.mark.takes_turns
 @DRIVERS
 async def test_no_read_that_something_is_settled_by_shows_what_can_be_rolled_back(
-    site: Site, replica_set: ReplicaSet, driver: str
+    site: Site, own_replica_set: ReplicaSet, driver: str
 ) -> None:
     store = MongoStore(
         connect(site.mongo_url, driver), site.database, {}, owned=True, context=MongoContext(operation_limit=1.0)
@@ -167,7 +166,7 @@ async def test_no_read_that_something_is_settled_by_shows_what_can_be_rolled_bac
     try:
         assert await store.put(COLLECTION, "kept", Image(Version("b", 1), {"_id": "kept"}), ABSENT)
         await walk()
-        async with rolling_back(replica_set):
+        async with rolling_back(own_replica_set):
             await asyncio.to_thread(alone(site).insert_one, {"_id": "gone"})
             reads: list[Callable[[], Awaitable[object]]] = [
                 lambda: store.image(COLLECTION, "gone"),
@@ -184,7 +183,7 @@ async def test_no_read_that_something_is_settled_by_shows_what_can_be_rolled_bac
 
 
 async def test_what_was_acknowledged_by_name_and_not_by_a_majority_is_marked_until_it_was_verified(
-    site: Site, replica_set: ReplicaSet
+    site: Site, own_replica_set: ReplicaSet
 ) -> None:
     named = site.but(mongo_url=f"{site.mongo_url}&w=here")
     async with named.shadow() as shadow:
@@ -192,7 +191,7 @@ async def test_what_was_acknowledged_by_name_and_not_by_a_majority_is_marked_unt
         things = shadow[COLLECTION]
         await things.insert_one({"_id": "old", "n": 0})
         assert (await shadow.admin.status())["journal"]["verify_since"] == {}, "a majority has it: nothing is in doubt"
-        async with rolling_back(replica_set):
+        async with rolling_back(own_replica_set):
             with pytest.raises(PyMongoError) as caught:
                 await things.update_one({"_id": "old"}, {"$inc": {"n": 1}})
             assert classify(caught.value) is Outcome.UNKNOWN
@@ -207,14 +206,14 @@ async def test_what_was_acknowledged_by_name_and_not_by_a_majority_is_marked_unt
 
 
 async def test_a_step_down_in_the_middle_of_writes_loses_and_doubles_nothing(
-    site: Site, replica_set: ReplicaSet
+    site: Site, own_replica_set: ReplicaSet
 ) -> None:
     """Retried by the driver, or unknown and healed: the counter holds what was acknowledged, and at most the rest."""
     async with site.but(limits={**LIMITS, "operation": 20.0}).shadow() as shadow:
         await shadow.prepare()
         things = shadow[COLLECTION]
         await things.insert_one({"_id": "n", "n": 0})
-        stepping = asyncio.ensure_future(asyncio.to_thread(replica_set.step_down))
+        stepping = asyncio.ensure_future(asyncio.to_thread(own_replica_set.step_down))
         acked = unknown = 0
         while not stepping.done() or acked < 5:
             try:
@@ -226,4 +225,4 @@ async def test_a_step_down_in_the_middle_of_writes_loses_and_doubles_nothing(
         await site.level(shadow)
         found = await things.find_one({"_id": "n"})
         assert acked <= found["n"] <= acked + unknown
-    await asyncio.to_thread(replica_set.wait_until_whole)
+    await asyncio.to_thread(own_replica_set.wait_until_whole)

@@ -34,20 +34,24 @@ async def _said(call: Callable[[], Any]) -> Any:
 
 @pytest.fixture(params=["motor", "pymongo"])
 async def shadow(
-    request: pytest.FixtureRequest, tmp_path: Path, replica_set: ReplicaSet, dynamodb_local_url: str, fresh_name: str
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    own_replica_set: ReplicaSet,
+    dynamodb_local_url: str,
+    fresh_name: str,
 ) -> AsyncIterator[Shadow]:
     """Its reads go to one secondary."""
-    tag = replica_set.tag_of(replica_set.secondaries()[0])
-    url = f"{replica_set.url}&readPreference=secondary&readPreferenceTags={tag}:yes"
+    tag = own_replica_set.tag_of(own_replica_set.secondaries()[0])
+    url = f"{own_replica_set.url}&readPreference=secondary&readPreferenceTags={tag}:yes"
     settings = settings_for(tmp_path, url, dynamodb_local_url, fresh_name, ["things"], driver=request.param)
     async with Shadow.from_settings(settings) as made:
         await made.prepare()
         yield made
-    drop(replica_set.url, fresh_name)
+    drop(own_replica_set.url, fresh_name)
 
 
-async def test_a_transaction_that_the_server_ends(replica_set: ReplicaSet, shadow: Shadow) -> None:
-    admin = root_client(replica_set.primary.url).admin
+async def test_a_transaction_that_the_server_ends(own_replica_set: ReplicaSet, shadow: Shadow) -> None:
+    admin = root_client(own_replica_set.primary.url).admin
     limit = {"setParameter": 1, "transactionLifetimeLimitSeconds": 1}
     answers: dict[str, Any] = {}
     for name, target in (("bare", shadow._engine.driver()["bare"]), ("things", shadow["things"])):
@@ -78,12 +82,14 @@ async def test_a_transaction_that_the_server_ends(replica_set: ReplicaSet, shado
     assert await in_secondary(shadow) == {1: {"_id": 1, "n": 1}, 2: {"_id": 2, "n": 2}}
 
 
-async def test_a_session_reads_its_own_writes_on_a_member_that_lags(replica_set: ReplicaSet, shadow: Shadow) -> None:
+async def test_a_session_reads_its_own_writes_on_a_member_that_lags(
+    own_replica_set: ReplicaSet, shadow: Shadow
+) -> None:
     things, bare = shadow["things"], shadow._engine.driver()["bare"]
     for target in (things, bare):
         await target.insert_many([{"_id": n, "n": 0} for n in range(3)])
     assert await shadow.settled(60)
-    replica_set.wait_until_whole()
+    own_replica_set.wait_until_whole()
     reads: dict[str, Callable[[Any, Any, int], Any]] = {
         "find_one": lambda c, s, ms: c.find_one({"_id": 1}, session=s, max_time_ms=ms),
         "find": lambda c, s, ms: c.find({"n": 7}, session=s, max_time_ms=ms).to_list(None),
@@ -92,7 +98,7 @@ async def test_a_session_reads_its_own_writes_on_a_member_that_lags(replica_set:
         "aggregate": lambda c, s, ms: listed(c.aggregate([{"$match": {"n": 7}}], session=s, maxTimeMS=ms)),
     }
     async with session_of(shadow, causal_consistency=True) as session:
-        with replica_set.lagging(replica_set.secondaries()[0]):
+        with own_replica_set.lagging(own_replica_set.secondaries()[0]):
             for target in (things, bare):
                 await target.update_one({"_id": 1}, {"$set": {"n": 7}}, session=session)
             for name, read in reads.items():

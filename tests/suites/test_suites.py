@@ -29,7 +29,7 @@ LONG: Final = os.environ.get("SHADOW_LONG") == "1"
 
 
 @pytest.fixture
-def servers(one_mongod_url: str, dynamodb_local_url: str) -> Servers:
+def servers(own_mongod_url: str, dynamodb_local_url: str) -> Servers:
     for package in ("beanie", "mockupdb", "odmantic", "umongo"):
         if importlib.util.find_spec(package) is None:
             services.missing(package, "it is not installed")
@@ -37,7 +37,7 @@ def servers(one_mongod_url: str, dynamodb_local_url: str) -> Servers:
         sources.home("motor")
     except ShadowError as error:
         services.missing("the suites", error)
-    return Servers(one_mongod_url, dynamodb_local_url)
+    return Servers(own_mongod_url, dynamodb_local_url)
 
 
 def test_the_suites_are_those_of_the_installed_versions(servers: Servers) -> None:

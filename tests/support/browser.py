@@ -98,9 +98,10 @@ class Page:
     async def type(self, text: str) -> None:
         await self.ask("Input.insertText", text=text)
 
-    async def picture(self, path: Path) -> None:
-        """The whole page as a PNG."""
-        said = await self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+    async def picture(self, path: Path, *, whole: bool = True) -> None:
+        """The whole page, or what the window shows of it; PNG or WebP by the name of the file."""
+        kind = {"format": "webp", "quality": 70} if path.suffix == ".webp" else {"format": "png"}
+        said = await self.ask("Page.captureScreenshot", **kind, captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(said["data"]))
 
 

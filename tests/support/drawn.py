@@ -168,7 +168,8 @@ class Draws:
         deployments = self._possible("deployment", DEPLOYMENTS, test.get_closest_marker("only_on"))
         drivers = self._possible("driver", DRIVERS, test.get_closest_marker("only_driver"))
         module = name_of(test)
-        deployment = self._random(f"{module}::{test.name}").choice(deployments)
+        alike = test.get_closest_marker("one_deployment") is not None
+        deployment = self._random(module if alike else f"{module}::{test.name}").choice(deployments)
         return self.draw(module, deployment, drivers, plain=test.get_closest_marker("plain_options") is not None)
 
     def of_node(self, node: pytest.Item | pytest.Collector) -> Callable[[str], Draw]:

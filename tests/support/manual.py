@@ -59,10 +59,12 @@ def verbs() -> list[str]:
 
 
 def with_options() -> dict[str, str]:
-    """What each option may be, and what only the client can have it be."""
-    accepted = "; ".join(f"`{name}`: {each[0]}" for name, each in OPTIONS.items())
-    refused = "; ".join(f"`{name}`: {each[1]}" for name, each in OPTIONS.items() if each[1] != "-")
-    return {"accepted": accepted, "refused unless the client of MongoDB has it": refused}
+    """What each option may be, and what only MongoDB, or only the client, can have it be."""
+    ways = ("accepted", "MongoDB alone", "refused unless the client of MongoDB has it")
+    return {
+        way: "; ".join(f"`{name}`: {each[place]}" for name, each in OPTIONS.items() if each[place] != "-")
+        for place, way in enumerate(ways)
+    }
 
 
 def operations() -> str:

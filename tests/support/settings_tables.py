@@ -153,6 +153,11 @@ TABLE: Final = {
     "write": ("1 to 1,000,000 units a second", "as `read`"),
     "point_in_time_recovery": ("", "continuous backups"),
     "deletion_protection": ("", "whether the table refuses to be deleted"),
+    "stream": (
+        "",
+        "whether the table gets a stream with both images, which `observe.follow_writers` needs; without it, as that "
+        "setting says; a stream is never switched off",
+    ),
     "tags": ("`{name: value}`", "up to 50; other tags on the table stay"),
 }
 JOURNAL: Final = {
@@ -226,8 +231,8 @@ OBSERVE: Final = {
     ),
     "follow_writers": (
         "",
-        "finds out-of-band writes to the primary with its change stream and repairs their documents; in every process; "
-        "needs a replica set",
+        "finds out-of-band writes to the primary, with MongoDB's change stream (needs a replica set) or the [streams]"
+        "(concepts.md#streams-of-dynamodb) of DynamoDB's tables, and repairs their documents; in every process",
     ),
 }
 ADMIN: Final = {

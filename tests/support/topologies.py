@@ -1,7 +1,8 @@
 """MongoDB as production runs it: a replica set of three members, and a server that asks who is there.
 
-Tests name a deployment by its fixture (`DEPLOYMENTS`), mostly by indirect parametrization of `mongo_url`. What they do
-to a set (`step_down`, `lagging`, `paused`, `roll_back`) ends with their block, or they have one of their own.
+Tests name a deployment by its fixture (`DEPLOYMENTS`), mostly by indirect parametrization of `mongo_url`. It is shared
+with every other test of the run (`support.shared`): who does something to a server or to a set (`step_down`, `lagging`,
+`rolling_back`, a failpoint, a parameter) has one of their own.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -24,12 +25,15 @@ from shadow.errors import StoreUnavailable
 
 __all__ = [
     "DEPLOYMENTS",
+    "MAKERS",
+    "Members",
     "ReplicaSet",
     "SecuredMongod",
     "Standalone",
     "admit",
     "allow_past_validators",
     "drop",
+    "new_user",
     "plain_url",
     "root_client",
     "root_url",
@@ -43,9 +47,6 @@ HERE: Final = "here"
 """A named write concern of every set: acknowledged by one member, whichever it is."""
 
 _NAME: Final = "rs0"
-_USER: Final = "app"
-_ALREADY_THERE: Final = 51003
-"""Of a user (error_codes.yml)."""
 
 Client = MongoClient[dict[str, Any]]
 
@@ -88,12 +89,25 @@ def root_client(url: str) -> Client:
     return _clients[root]
 
 
+def new_user(root: str) -> str:
+    """The url of a new user of an application, who may do nothing before `admit`. `root`: of who may do everything."""
+    name, password = f"app{secrets.token_hex(4)}", secrets.token_hex(8)
+    root_client(root).admin.command("createUser", name, pwd=password, roles=[])
+    url = f"mongodb://{name}:{password}@{root.rpartition('@')[2]}"
+    _roots[_of(url)] = root
+    return url
+
+
+def _user(url: str) -> str:
+    return url.partition("://")[2].partition(":")[0]
+
+
 def admit(url: str, *databases: str) -> None:
     """Gives the application's user the role that the manual names, `readWrite` on each one of these databases. Does
     nothing where the server lets everybody in."""
     if _of(url) in _roots:
         roles = [{"role": "readWrite", "db": each} for each in databases]
-        root_client(url).admin.command("grantRolesToUser", _USER, roles=roles)
+        root_client(url).admin.command("grantRolesToUser", _user(url), roles=roles)
 
 
 def drop(url: str, *databases: str) -> None:
@@ -103,7 +117,7 @@ def drop(url: str, *databases: str) -> None:
         client.drop_database(each)
     if _of(url) in _roots:
         roles = [{"role": "readWrite", "db": each} for each in databases]
-        client.admin.command("revokeRolesFromUser", _USER, roles=roles)
+        client.admin.command("revokeRolesFromUser", _user(url), roles=roles)
 
 
 def allow_past_validators(url: str, database: str) -> None:
@@ -112,7 +126,7 @@ def allow_past_validators(url: str, database: str) -> None:
         client = root_client(url)
         may = {"resource": {"db": database, "collection": ""}, "actions": ["bypassDocumentValidation"]}
         client[database].command("createRole", "past_validators", privileges=[may], roles=[])
-        client.admin.command("grantRolesToUser", _USER, roles=[{"role": "past_validators", "db": database}])
+        client.admin.command("grantRolesToUser", _user(url), roles=[{"role": "past_validators", "db": database}])
 
 
 class _Member(Mongod):
@@ -148,19 +162,89 @@ class Standalone(Mongod):
             return False
 
 
-class ReplicaSet(ServerProcess):
+class Members:
+    """Who is who in a set that others share: it asks, and changes nothing."""
+
+    def __init__(self, url: str) -> None:
+        self._members: list[Any] = [_Member(port=int(each.rpartition(":")[2])) for each in _hosts(url).split(",")]
+        self._start_seconds = 120.0
+
+    @property
+    def url(self) -> str:
+        hosts = ",".join(_address(each) for each in self._members)
+        return f"mongodb://{hosts}/?replicaSet={_NAME}"
+
+    @property
+    def primary(self) -> _Member:
+        """The member that may be written to; waits for an election."""
+        found: list[_Member] = []
+
+        def elected() -> bool:
+            found[:] = [each for each in self._asked() if _writable(each)]
+            return len(found) == 1
+
+        self._wait("no primary", elected)
+        return found[0]
+
+    def _asked(self) -> list[_Member]:
+        """Those that can answer."""
+        return self._members
+
+    def secondaries(self) -> list[_Member]:
+        primary = self.primary
+        return [each for each in self._members if each is not primary]
+
+    def tagged(self, tag: str) -> _Member:
+        """The member with a tag of its own: `m0`, `m1`, `m2`."""
+        return self._members[int(tag.removeprefix("m"))]
+
+    def tag_of(self, member: _Member) -> str:
+        """The tag that no other member has."""
+        return f"m{self._members.index(member)}"
+
+    def wait_until_whole(self) -> None:
+        """Returns when one member is primary, the others follow it, and nobody is behind."""
+        self._wait("the set is not whole", self._whole)
+
+    def _whole(self) -> bool:
+        with self._client(self.primary) as client:
+            members = client.admin.command("replSetGetStatus")["members"]
+        states = sorted(each["stateStr"] for each in members)
+        return states == ["PRIMARY", "SECONDARY", "SECONDARY"] and len({each["optime"]["t"] for each in members}) == 1
+
+    def _client(self, member: _Member) -> Client:
+        return Client(member.url, serverSelectionTimeoutMS=5000)
+
+    def _wait(self, what: str, condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + self._start_seconds
+        while True:
+            with contextlib.suppress(PyMongoError, OSError):
+                if condition():
+                    return
+            if time.monotonic() > end:
+                raise StoreUnavailable(f"{what} within {self._start_seconds:g} s")
+            time.sleep(0.02)
+
+
+class ReplicaSet(Members, ServerProcess):
     """A set of three: `start` returns when it has a primary and two secondaries. It stands where one server would:
     `kill`, `restart`, `pause` and `resume` are of its primary, whichever that is when they are called."""
 
     name = "replica set"
 
     def __init__(
-        self, *, start_seconds: float = 120.0, election_ms: int = 1500, heartbeat_ms: int = _FIRST_HEARTBEAT
+        self,
+        *,
+        start_seconds: float = 120.0,
+        election_ms: int = 1500,
+        heartbeat_ms: int = _FIRST_HEARTBEAT,
+        extra: Sequence[str] = (),
     ) -> None:
         """`election_ms`: for how long a member hears nothing of the primary before it wants to be it. A crowded machine
         can keep a primary from saying anything for longer than that. `heartbeat_ms`: how often members ask each other
-        how they are, which is most of what an idle set does."""
-        super().__init__(start_seconds=start_seconds)
+        how they are, which is most of what an idle set does. `extra`: further arguments of each member."""
+        ServerProcess.__init__(self, start_seconds=start_seconds)
+        self._extra = ("--setParameter", "enableTestCommands=1", "--oplogSize", "64", *extra)
         self._settings = {"electionTimeoutMillis": election_ms, "heartbeatIntervalMillis": heartbeat_ms}
         self._members: list[_Member] = []
         self._down: list[_Member] = []
@@ -171,10 +255,9 @@ class ReplicaSet(ServerProcess):
     def start(self) -> Self:
         if self._members:
             return self
-        extra = ("--setParameter", "enableTestCommands=1", "--oplogSize", "64")
         try:
             for _ in range(3):
-                self._members.append(_Member(extra=extra).start())
+                self._members.append(_Member(extra=self._extra).start())
             self._initiate()
             self.wait_until_whole()
             self._configure()
@@ -211,62 +294,11 @@ class ReplicaSet(ServerProcess):
             client.admin.command("replSetReconfig", {**config, "version": config["version"] + 1})
 
     @property
-    def url(self) -> str:
-        hosts = ",".join(_address(each) for each in self._members)
-        return f"mongodb://{hosts}/?replicaSet={_NAME}"
-
-    @property
     def running(self) -> bool:
         return all(each.running for each in self._members)
 
-    def wait_until_whole(self) -> None:
-        """Returns when one member is primary, the others follow it, and nobody is behind."""
-        self._wait("the set is not whole", self._whole)
-
-    def _whole(self) -> bool:
-        with self._client(self.primary) as client:
-            members = client.admin.command("replSetGetStatus")["members"]
-        states = sorted(each["stateStr"] for each in members)
-        return states == ["PRIMARY", "SECONDARY", "SECONDARY"] and len({each["optime"]["t"] for each in members}) == 1
-
-    # --- who is who ---------------------------------------------------------------------------------------------
-
-    @property
-    def primary(self) -> _Member:
-        """The member that may be written to; waits for an election."""
-        found: list[_Member] = []
-
-        def elected() -> bool:
-            found[:] = [each for each in self._members if each.running and each not in self._paused and _writable(each)]
-            return len(found) == 1
-
-        self._wait("no primary", elected)
-        return found[0]
-
-    def secondaries(self) -> list[_Member]:
-        primary = self.primary
-        return [each for each in self._members if each is not primary]
-
-    def tagged(self, tag: str) -> _Member:
-        """The member with a tag of its own: `m0`, `m1`, `m2`."""
-        return self._members[int(tag.removeprefix("m"))]
-
-    def tag_of(self, member: _Member) -> str:
-        """The tag that no other member has."""
-        return f"m{self._members.index(member)}"
-
-    def _client(self, member: _Member) -> Client:
-        return Client(member.url, serverSelectionTimeoutMS=5000)
-
-    def _wait(self, what: str, condition: Callable[[], bool]) -> None:
-        end = time.monotonic() + self._start_seconds
-        while True:
-            with contextlib.suppress(PyMongoError, OSError):
-                if condition():
-                    return
-            if time.monotonic() > end:
-                raise StoreUnavailable(f"{what} within {self._start_seconds:g} s")
-            time.sleep(0.02)
+    def _asked(self) -> list[_Member]:
+        return [each for each in self._members if each.running and each not in self._paused]
 
     # --- what happens to a set ----------------------------------------------------------------------------------
 
@@ -357,18 +389,16 @@ class SecuredMongod(Mongod):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._passwords = {"root": secrets.token_hex(8), _USER: secrets.token_hex(8)}
+        self._password = secrets.token_hex(8)
+        self._user = ""
 
     @property
     def url(self) -> str:
-        return self._url_of(_USER)
+        return self._user
 
     @property
     def root(self) -> str:
-        return self._url_of("root")
-
-    def _url_of(self, user: str) -> str:
-        return f"mongodb://{user}:{self._passwords[user]}@127.0.0.1:{self.port}/?directConnection=true&authSource=admin"
+        return f"mongodb://root:{self._password}@127.0.0.1:{self.port}/?directConnection=true&authSource=admin"
 
     def command(self) -> list[str]:
         return [*super().command(), "--keyFile", str(self._key())]
@@ -395,17 +425,19 @@ class SecuredMongod(Mongod):
         return True
 
     def _make_users(self, nobody: Client) -> None:
-        if _of(self.url) in _roots:
+        if self._user:
             return
         with contextlib.suppress(OperationFailure):
-            nobody.admin.command("createUser", "root", pwd=self._passwords["root"], roles=["root"])
-        with Client(self.root, serverSelectionTimeoutMS=2000) as client:
-            try:
-                client.admin.command("createUser", _USER, pwd=self._passwords[_USER], roles=[])
-            except OperationFailure as error:
-                if error.code != _ALREADY_THERE:
-                    raise
-        _roots[_of(self.url)] = self.root
+            nobody.admin.command("createUser", "root", pwd=self._password, roles=["root"])
+        self._user = new_user(self.root)
+
+
+MAKERS: Final[Mapping[str, Callable[..., Any]]] = {"one": Mongod, "replicas": ReplicaSet, "auth": SecuredMongod}
+"""Name of a deployment to what makes one that nobody shares (`extra`: further arguments of `mongod`)."""
+
+
+def _hosts(url: str) -> str:
+    return url.partition("://")[2].partition("/")[0]
 
 
 def _address(member: _Member) -> str:

@@ -1,4 +1,4 @@
-"""What `with_options` accepts: what the client of MongoDB keeps anyway, or what is no more than that."""
+"""What `with_options` accepts: any options of reads; for writes what the client of MongoDB keeps anyway, or less."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import Nearest, PrimaryPreferred, Secondary, SecondaryPreferred
 
 from shadow.errors import UnsupportedOperation
-from shadow.surface.options import ClientDefaults, RequestedConcerns, kept_by_client, kept_by_url
+from shadow.model.operation import Query
+from shadow.model.read_options import ReadOptions
+from shadow.model.reads import Aggregate, Count, Distinct, Find, FindOne, Read
+from shadow.surface.options import ClientDefaults, RequestedConcerns, check_concern, kept_by_client, kept_by_url
 
 PLAIN = "mongodb://host/"
 MAJORITY = "mongodb://host/?w=majority&journal=true&readConcernLevel=majority&readPreference=secondaryPreferred"
@@ -19,16 +22,15 @@ MAJORITY = "mongodb://host/?w=majority&journal=true&readConcernLevel=majority&re
 ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (PLAIN, {}),
     (PLAIN, {"read_preference": ReadPreference.PRIMARY}),
-    (PLAIN, {"read_preference": PrimaryPreferred()}),
-    (PLAIN, {"read_concern": ReadConcern()}),
+    (PLAIN, {"read_preference": PrimaryPreferred(max_staleness=120)}),
+    (PLAIN, {"read_preference": Nearest()}),
     (PLAIN, {"read_concern": ReadConcern("local")}),
-    (PLAIN, {"read_concern": ReadConcern("available")}),
+    (PLAIN, {"read_concern": ReadConcern("majority")}),
+    (MAJORITY, {"read_preference": ReadPreference.PRIMARY}),
+    (MAJORITY, {"read_concern": ReadConcern("snapshot")}),
     (PLAIN, {"write_concern": WriteConcern()}),
     (PLAIN, {"write_concern": WriteConcern(w=1, j=False)}),
     (PLAIN, {"write_concern": WriteConcern(w="majority")}),
-    (MAJORITY, {"read_preference": SecondaryPreferred()}),
-    (MAJORITY, {"read_concern": ReadConcern("majority")}),
-    (MAJORITY, {"read_concern": ReadConcern("local")}),
     (MAJORITY, {"write_concern": WriteConcern(w="majority")}),
     (MAJORITY, {"write_concern": WriteConcern(w="majority", j=True)}),
     (MAJORITY, {"write_concern": WriteConcern(w=1)}),
@@ -38,15 +40,6 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
 ]
 
 REFUSED: list[tuple[str, str, Any]] = [
-    (PLAIN, "read_preference", SecondaryPreferred()),
-    (PLAIN, "read_preference", Secondary(tag_sets=[{"dc": "east"}])),
-    (PLAIN, "read_preference", Nearest()),
-    (PLAIN, "read_preference", PrimaryPreferred(max_staleness=120)),
-    (MAJORITY, "read_preference", ReadPreference.PRIMARY),
-    (MAJORITY, "read_preference", SecondaryPreferred(tag_sets=[{"dc": "east"}])),
-    (PLAIN, "read_concern", ReadConcern("majority")),
-    (PLAIN, "read_concern", ReadConcern("linearizable")),
-    (MAJORITY, "read_concern", ReadConcern("snapshot")),
     ("mongodb://host/?w=1", "write_concern", WriteConcern(w="majority")),
     ("mongodb://host/?w=3", "write_concern", WriteConcern(w="majority")),
     (PLAIN, "write_concern", WriteConcern(w=2)),
@@ -65,6 +58,48 @@ def test_what_the_client_does_not_keep_is_refused_by_name(url: str, name: str, v
     with pytest.raises(UnsupportedOperation) as refused:
         kept_by_url(url).check(RequestedConcerns(**{name: value}))
     assert refused.value.name == f"with_options({name}=...)"
+
+
+LINEARIZABLE: ReadOptions = ReadOptions(concern=ReadConcern("linearizable"))
+SNAPSHOT: ReadOptions = ReadOptions(concern=ReadConcern("snapshot"))
+MAJORITY_READ: ReadOptions = ReadOptions(Nearest(), ReadConcern("majority"))
+BY_KEY: list[Read] = [
+    FindOne(Query({"_id": 1}, read_options=LINEARIZABLE)),
+    Find(Query({"$and": [{"n": 1}, {"_id": {"$eq": 1}}]}, read_options=LINEARIZABLE)),
+    Count({"_id": {"$in": [1]}}, read_options=LINEARIZABLE),
+    Distinct("n", {"_id": 1}, read_options=LINEARIZABLE),
+    Aggregate([{"$match": {"_id": 1}}, {"$set": {"n": 1}}], read_options=LINEARIZABLE),
+]
+JOIN: dict[str, Any] = {"$lookup": {"from": "others", "localField": "n", "foreignField": "n", "as": "found"}}
+
+
+@pytest.mark.parametrize("read", [*BY_KEY, FindOne(Query({"n": 1}, read_options=MAJORITY_READ)), Count({})])
+def test_a_concern_that_every_store_honours(read: Read) -> None:
+    check_concern(read)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        FindOne(Query({"_id": 1}, read_options=SNAPSHOT)),
+        Find(Query({"_id": {"$gt": 1}}, read_options=LINEARIZABLE)),
+        Find(Query({"$or": [{"_id": 1}, {"n": 1}]}, read_options=LINEARIZABLE)),
+        Count({}, estimated=True, read_options=LINEARIZABLE),
+        Distinct("n", {}, read_options=SNAPSHOT),
+        Aggregate([], read_options=LINEARIZABLE),
+        Aggregate([{"$match": {"_id": 1}}, JOIN], read_options=LINEARIZABLE),
+    ],
+)
+def test_a_concern_that_only_mongodb_honours(read: Read) -> None:
+    with pytest.raises(UnsupportedOperation, match="read_concern"):
+        check_concern(read)
+
+
+def test_a_member_that_lags_may_answer_unless_the_primary_is_preferred() -> None:
+    lagging = (Secondary(), SecondaryPreferred(), Nearest(tag_sets=[{"dc": "east"}]))
+    assert all(ReadOptions(each).lags for each in lagging)
+    newest = (None, ReadPreference.PRIMARY, PrimaryPreferred(max_staleness=120))
+    assert not any(ReadOptions(each, ReadConcern("local")).lags for each in newest)
 
 
 @pytest.mark.parametrize("option", ["read_preference", "read_concern", "write_concern"])

@@ -255,6 +255,7 @@ OTHERS: Final[dict[str, tuple[str, Any]]] = {
     "dynamo.table.billing": ("provisioned", Billing.PROVISIONED),
     "dynamo.table.point_in_time_recovery": ("true", True),
     "dynamo.table.deletion_protection": ("true", True),
+    "dynamo.table.stream": ("true", True),
     "dynamo.table.tags": ('{"team": "x"}', {"team": "x"}),
     "dynamo.verify_index_reads": ("true", True),
     "dynamo.transactional_inserts": ("false", False),
@@ -599,6 +600,18 @@ def test_the_table_of_a_collection_is_that_of_all_tables_where_it_says_nothing()
 def test_nothing_is_asked_of_a_table_by_default() -> None:
     """What nobody has named is not looked at, and not changed."""
     assert read("collections: {users: }").specs()["users"].table == TableSpec()
+
+
+def test_a_table_has_a_stream_where_out_of_band_writes_are_followed() -> None:
+    text = """
+    observe: {follow_writers: true}
+    collections: {users: , notes: {table: {stream: false}}}
+    """
+    assert {name: spec.table.stream for name, spec in read(text).specs().items()} == {"users": True, "notes": False}
+    without = "dynamo: {table: {stream: false}}\nobserve: {follow_writers: true}\ncollections: {users: }"
+    assert read(without).specs()["users"].table.stream is False
+    alone = "dynamo: {table: {stream: true}}\ncollections: {users: }"
+    assert read(alone).specs()["users"].table.stream is True
 
 
 def test_capacity_belongs_to_provisioned_billing() -> None:

@@ -23,6 +23,7 @@ from shadow.stores.dynamo.client.errors import (
     duplicate_key,
     translate,
 )
+from shadow.stores.dynamo.client.streams import EXPIRED, TRIMMED
 from shadow.stores.dynamo.client.wire import _explained
 
 SOURCE = "".join(path.read_text() for path in Path(str(package.__file__)).parent.rglob("*.py"))
@@ -39,12 +40,16 @@ def client_error(code: str, status: int = 400, message: str = "about secret@exam
 
 def test_every_error_of_every_operation_that_we_call_is_in_the_table() -> None:
     """Fails when botocore's model of an operation gains an error that the table does not know."""
-    model = botocore.session.get_session().get_service_model("dynamodb")
-    assert {"get_item", "put_item", "delete_item", "query", "scan", "transact_write_items"} <= set(CALLED)
-    operations = {botocore.xform_name(name): model.operation_model(name) for name in model.operation_names}
-    said = {shape.name for verb in CALLED for shape in operations[verb].error_shapes}
-    codes = {model.shape_for(name).metadata.get("error", {}).get("code", name) for name in said}
-    assert (said | codes) - set(ERRORS) == set()
+    session = botocore.session.get_session()
+    models = [session.get_service_model(name) for name in ("dynamodb", "dynamodbstreams")]
+    assert {"get_item", "put_item", "delete_item", "query", "scan", "get_records"} <= set(CALLED)
+    operations = {botocore.xform_name(name): each.operation_model(name) for each in models for name in
+                  each.operation_names}  # fmt: skip
+    shapes = [shape for verb in CALLED for shape in operations[verb].error_shapes]
+    codes = {shape.metadata.get("error", {}).get("code", shape.name) for shape in shapes}
+    assert ({shape.name for shape in shapes} | codes) - set(ERRORS) == {EXPIRED, TRIMMED}, (
+        "the stream's reader has these"
+    )
 
 
 EXPECTED: list[tuple[str, type[Exception], int | None, Outcome]] = [

@@ -202,7 +202,8 @@ def test_a_series_that_an_alert_watches_is_at_zero_before_it_can_rise(metrics: M
     """What is counted first of a verb brings all its verdicts and outcomes with it, so that a later rise is seen."""
 
     def at_zero(name: str, label: str, values: Iterable[str], **labels: str) -> bool:
-        return all((name, frozenset({**labels, label: each}.items())) in series(metrics) for each in values)
+        told = series(metrics)
+        return all((name, frozenset({**labels, label: each}.items())) in told for each in values)
 
     users = {"collection": "users"}
     assert at_zero("shadow_mismatches_total", "kind", Kind, **users)

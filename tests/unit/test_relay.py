@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class Script:
         self._openings = list(openings)
         self.cursors: list[Mapping[str, Any] | None] = []
 
-    async def check_stream(self) -> None: ...
+    async def check_stream(self, collections: Iterable[str]) -> None: ...
 
     async def past_writes(self, cursor: Mapping[str, Any] | None) -> AsyncIterator[PastPage]:
         self.cursors.append(cursor)
@@ -193,6 +193,49 @@ async def test_what_the_stream_cannot_tell_makes_the_collection_unverified(pair:
         reasons = [each.fields["reason"] for each in running.of(events.Noted)]
         assert [reason.partition(":")[0].partition(" ")[0] for reason in reasons] == ["relaying", "dropped", "the"]
         assert "things" in (await pair.journal.stats()).unclean
+
+
+async def test_what_the_store_deletes_by_itself_follows_and_is_no_writer(pair: Pair, tmp_path: Path) -> None:
+    """Where the secondary has expired it too, or the document is there again, nothing is left to do."""
+    for key, (primary, secondary) in {
+        "by the store": (GONE, image("by the store")),
+        "on both": (GONE, GONE),
+        "there again": (image("there again"), image("there again")),
+    }.items():
+        await stored(pair, key, primary, secondary)
+    gone = [
+        dataclasses.replace(write(key, Bypass.DELETED, certain=False), by_store=True)
+        for key in ("by the store", "on both", "there again")
+    ]
+    async with Running(pair, tmp_path, Script(([page(1, *gone)], None))) as running:
+        await until(lambda: sum(pair.report.healings.values()) == 1)
+        await until(lambda: running.noted == {"at": 1})
+        assert isinstance((await pair.secondary.image("things", "by the store")).state, Tombstone)
+        assert running.relayed == []
+        assert running.relay.status().collections == {}
+
+
+async def test_a_collection_that_the_store_does_not_tell_of_is_unread_and_the_lag_grows(
+    pair: Pair, tmp_path: Path
+) -> None:
+    """Said once, also to processes that do not have the seat, and no more when it is read again."""
+    mute = dataclasses.replace(page(1), unread=(("things", "no stream"), ("of another primary", "none")))
+    script = Script(([mute, dataclasses.replace(mute, cursor={"at": 2})], HistoryLost("x")), ([page(3)], None))
+    async with Running(pair, tmp_path, script) as running:
+        await until(lambda: "things" in running.relay.status().unread)
+        assert running.relay.status().unread == {"things": "no stream"}
+        assert not running.relay.reads("things")
+        await until(lambda: running.noted == {"at": 3})
+        assert running.relay.reads("things")
+        assert [each.name for each in running.of(events.Noted)].count("relay.unread") == 1
+        assert running.relay.status().behind < 1
+
+    async with Running(pair, tmp_path, Script(([mute], None))) as running:
+        await until(lambda: running.relay.status().unread)
+        await asyncio.sleep(0.05)
+        running.relay._saved = 0.0
+        await running.relay._note(mute, {})
+        assert running.relay.status().behind >= 0.05
 
 
 async def test_a_secondary_that_does_not_answer_is_counted_and_the_write_is_left_to_the_journal(

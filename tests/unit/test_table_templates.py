@@ -14,7 +14,7 @@ from shadow.model.schema import Billing, CollectionSpec, IndexSpec, TableSpec
 from shadow.stores.dynamo.tables.spec import TableDefinition, collection_table, creation, plain_table
 from shadow.stores.dynamo.tables.templates import cloudformation, terraform
 
-FULL = TableSpec(Billing.PROVISIONED, 5, 6, True, True, (("env", "test"), ("team", "a")))
+FULL = TableSpec(Billing.PROVISIONED, 5, 6, True, True, (("env", "test"), ("team", "a")), stream=True)
 INDEXES = (
     IndexSpec("email-index", "email"),
     IndexSpec("team-index", "team", "joined"),
@@ -80,6 +80,10 @@ def test_both_templates_say_what_the_table_is_to_be(wanted: TableDefinition) -> 
     assert resource.get("tags", {}) == {each["Key"]: each["Value"] for each in made.get("Tags", [])}
     ttl = made.get("TimeToLiveSpecification")
     assert resource.get("ttl") == (ttl and {"attribute_name": ttl["AttributeName"], "enabled": ttl["Enabled"]})
+    stream = made.get("StreamSpecification")
+    assert resource.get("stream_view_type") == (stream and stream["StreamViewType"])
+    assert resource.get("stream_enabled") == (stream and True)
+    assert stream is None or stream.keys() == {"StreamViewType"}, "the only word that the template has for it"
     recovery = made.get("PointInTimeRecoverySpecification")
     assert resource.get("point_in_time_recovery") == (recovery and {"enabled": recovery["PointInTimeRecoveryEnabled"]})
 
@@ -131,7 +135,7 @@ def test_tables_of_small_records_are_made_on_demand_with_the_tags_and_the_protec
             True,
             2,
         )
-        assert not {"PointInTimeRecoverySpecification", "TimeToLiveSpecification"} & made.keys()
+        assert not {"PointInTimeRecoverySpecification", "TimeToLiveSpecification", "StreamSpecification"} & made.keys()
 
 
 def test_names_of_resources_differ_for_different_tables() -> None:

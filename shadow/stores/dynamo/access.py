@@ -10,6 +10,7 @@ import aioboto3
 from shadow.model.schema import CollectionSpec
 from shadow.stores.dynamo.client.gateway import Gateway
 from shadow.stores.dynamo.client.settings import DynamoSettings
+from shadow.stores.dynamo.client.streams import StreamClient
 from shadow.stores.dynamo.context import DEFAULTS, DynamoContext
 from shadow.stores.dynamo.items.codec import Codec
 from shadow.stores.dynamo.query.reads import CollectionTable, Reader
@@ -41,6 +42,8 @@ class DynamoAccess:
         self._settings = settings
         self._context = context
         self._gateway = Gateway(settings, client, context)
+        self._streams = StreamClient(settings, client)
+        self._names = tuple(specs)
         self._reader = Reader(
             self._gateway, settings, lambda name, *counts: context.on_scan(self._table(name).name, *counts)
         )
@@ -70,6 +73,7 @@ class DynamoAccess:
         return table
 
     async def close(self) -> None:
+        await self._streams.close()
         await self._gateway.close()
 
     async def ping(self) -> None:

@@ -12,6 +12,7 @@ from shadow.mongoql.expiry import live
 from shadow.stores.dynamo.buffered import BufferedStore
 from shadow.stores.dynamo.client.settings import DynamoSettings
 from shadow.stores.dynamo.context import DEFAULTS, DynamoContext
+from shadow.stores.dynamo.following import DynamoFollowing
 from shadow.stores.dynamo.items import unique
 from shadow.stores.dynamo.items.codec import Encoded
 from shadow.stores.dynamo.primary import DynamoPrimary
@@ -27,11 +28,11 @@ from shadow.stores.dynamo.write.writes import FoundItem
 __all__ = ["DynamoContext", "DynamoStore"]
 
 
-class DynamoStore(DynamoReads, DynamoPrimary, DynamoSecondary, DynamoUpkeep):
+class DynamoStore(DynamoReads, DynamoPrimary, DynamoSecondary, DynamoUpkeep, DynamoFollowing):
     """One table per collection. For one event loop: the client is created inside it at first use.
 
-    Reader, primary, secondary, and manager of its tables; `ranges` and `stamps` are for jobs. For the arguments see
-    `DynamoAccess`.
+    Reader, primary, secondary, and manager of its tables, whose streams it reads; `ranges` and `stamps` are for jobs.
+    For the arguments see `DynamoAccess`.
     """
 
     name = StoreName.DYNAMO

@@ -15,6 +15,7 @@ import pymongo
 from pymongo import ReadPreference, WriteConcern
 
 from shadow.model.newest import wants_newest
+from shadow.model.read_options import ReadOptions
 from shadow.model.schema import RESERVED, CollectionSpec
 from shadow.model.server_options import time_limit
 from shadow.model.stored import RAW, split
@@ -43,6 +44,9 @@ __all__ = ["DEFAULTS", "MongoAccess", "MongoContext"]
 
 _ON_THE_WAY: Final = 250
 """Milliseconds that a command needs beside its work, which the application's `maxTimeMS` does not count."""
+
+_MOST_ASKED: Final = 64
+"""Collections with options of a read that are kept."""
 
 _OWN: Final[Mapping[str, Any]] = {
     "own": True,
@@ -112,6 +116,8 @@ class MongoAccess:
         self._exact: Any = link.database(database, codec_options=RAW, **_OWN)
         self._plain = link.database(database, codec_options=CANONICAL, **_OWN)
         self._collections: dict[tuple[str, bool, bool], Any] = {}
+        self._by_options: dict[tuple[str, bool, ReadOptions], Any] = {}
+        """For reads with options of their own."""
         self._concern: WriteConcern = waiting(client.write_concern if asked is None else asked)
         self._lasting = Lasting(self._exact, self._durability, self._max_time_ms)
         self.looks = MongoLooks(link, self._plain, self._reserved)
@@ -184,16 +190,28 @@ class MongoAccess:
         """The same for writes of the secondary. Raises what the driver raises if no server can be reached."""
         return self._made(name, await self._durability.for_copies(), own=True)
 
-    async def _read(self, name: str, *, raw: bool = True, newest: bool = False) -> Any:
-        """The driver's collection for a read: as the application's client reads, or, for a read that decides
-        something, only durable data. `newest`: the current data of the primary member, which is what a write is
-        about."""
+    async def _read(
+        self, name: str, *, raw: bool = True, newest: bool = False, options: ReadOptions | None = None
+    ) -> Any:
+        """The driver's collection for a read: as the application's client reads, or as its `options` say; or, for a
+        read that decides something, only durable data. `newest`: the current data of the primary member, which is what
+        a write is about."""
         if wants_newest():
             lasting = await self._lasting.reader(name)
             return lasting if raw else lasting.with_options(codec_options=CANONICAL)
         if newest:
             return self._exact[name]
-        return self._made(name, self._concern, raw=raw)
+        return self._made(name, self._concern, raw=raw) if options is None else self._optioned(name, raw, options)
+
+    def _optioned(self, name: str, raw: bool, options: ReadOptions) -> Any:
+        """Cached, for an application keeps its collections."""
+        kept = self._by_options.get((name, raw, options))
+        if kept is None:
+            if len(self._by_options) >= _MOST_ASKED:
+                self._by_options.clear()
+            kept = self._made(name, self._concern, raw=raw).with_options(**options.of_driver())
+            self._by_options[name, raw, options] = kept
+        return kept
 
     def _made(self, name: str, concern: WriteConcern, *, raw: bool = False, own: bool = False) -> Any:
         """Cached: making one costs as much as the rest of a call. `own`: for shadow's own calls, without the options

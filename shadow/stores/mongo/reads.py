@@ -13,6 +13,7 @@ from shadow.model.operation import (
     Hit,
     Query,
 )
+from shadow.model.read_options import ReadOptions
 from shadow.model.reads import Aggregate, Count, Distinct
 from shadow.model.server_options import sent_with
 from shadow.model.stored import document_of, split
@@ -68,7 +69,7 @@ class MongoReads(MongoAccess):
             options["sort"] = list(query.sort)
         if query.skip:
             options["skip"] = query.skip
-        source = await self._read(collection, newest=query.newest)
+        source = await self._read(collection, newest=query.newest, options=query.read_options)
         only = query.mongo_only
         if only is not None:
             options |= only.options
@@ -82,7 +83,7 @@ class MongoReads(MongoAccess):
 
     async def find(self, collection: str, query: Query) -> AsyncIterator[list[Hit]]:
         reserved = self._reserved(collection)
-        source = await self._read(collection, newest=query.newest)
+        source = await self._read(collection, newest=query.newest, options=query.read_options)
         only = query.mongo_only
         hidden, projection, options = _sent(query, reserved)
         read = hit_of if only is None else alone.hit_of
@@ -127,32 +128,43 @@ class MongoReads(MongoAccess):
         """False: reads go to the primary member, whose indexes are as new as its documents."""
         return False
 
-    async def answer_alone(self, collection: str, read: Count | Distinct | Aggregate) -> Any:
-        """The answer to a read that only MongoDB can answer, with the driver's options. Raises what the driver
+    async def answer_read(self, collection: str, read: Count | Distinct | Aggregate) -> Any:
+        """The answer to a read with the driver's options, from the members that it wants. Raises what the driver
         raises."""
-        assert read.mongo_only is not None
-        options = read.mongo_only.options
+        options = {} if read.mongo_only is None else read.mongo_only.options
+        asked = read.read_options
         match read:
             case Count(filter, skip, limit):
-                return await self.count(collection, filter, skip, limit, **options)
+                return await self.count(collection, filter, skip, limit, asked, **options)
             case Distinct(path, filter):
-                return await self.distinct(collection, path, filter, **options)
+                return await self.distinct(collection, path, filter, asked, **options)
             case Aggregate(pipeline):
-                return await self._aggregated(collection, pipeline, options)
+                hidden = self._hidden(collection, pipeline) if read.mongo_only is None else pipeline
+                return await self._aggregated(collection, hidden, options, asked)
 
-    async def count(self, collection: str, filter: Document, skip: int = 0, limit: int = 0, **more: Any) -> int:
-        options = sent_with("count_documents")
+    async def count(
+        self,
+        collection: str,
+        filter: Document,
+        skip: int = 0,
+        limit: int = 0,
+        asked: ReadOptions | None = None,
+        **more: Any,
+    ) -> int:
+        options = {name: value for name, value in sent_with("count_documents").items() if value != {}}
         options |= {name: value for name, value in (("skip", skip), ("limit", limit)) if value}
         filter, collation = uncollated(filter)
         if collation:
             options["collation"] = collation
         hidden = hide(filter, self._reserved(collection), always=True)
-        source = await self._read(collection, raw=False)
+        source = await self._read(collection, raw=False, options=asked)
         return int(await source.count_documents(hidden, **{**options, **more}))
 
-    async def distinct(self, collection: str, path: str, filter: Document, **more: Any) -> list[Any]:
+    async def distinct(
+        self, collection: str, path: str, filter: Document, asked: ReadOptions | None = None, **more: Any
+    ) -> list[Any]:
         hidden = hide(filter, self._reserved(collection), always=True)
-        values = await self._read(collection, raw=False)
+        values = await self._read(collection, raw=False, options=asked)
         if self._decoding_errors() != "strict":
             options = CANONICAL.with_options(unicode_decode_error_handler=self._decoding_errors())
             values = values.with_options(codec_options=options)
@@ -165,18 +177,17 @@ class MongoReads(MongoAccess):
         return str(getattr(options, "unicode_decode_error_handler", "strict"))
 
     async def aggregate(self, collection: str, pipeline: Sequence[Document]) -> list[Document]:
+        return await self._aggregated(collection, self._hidden(collection, pipeline), {}, None)
+
+    def _hidden(self, collection: str, pipeline: Sequence[Document]) -> list[Document]:
+        """The pipeline, over documents without their versions and without tombstones."""
         reserved = self._reserved(collection)
-        hidden: list[Document] = [
-            {"$match": {f"{reserved}.t": None}},
-            {"$unset": reserved},
-            *hide_joined(pipeline, reserved),
-        ]
-        return await self._aggregated(collection, hidden, {})
+        return [{"$match": {f"{reserved}.t": None}}, {"$unset": reserved}, *hide_joined(pipeline, reserved)]
 
     async def _aggregated(
-        self, collection: str, pipeline: Sequence[Document], options: Mapping[str, Any]
+        self, collection: str, pipeline: Sequence[Document], options: Mapping[str, Any], asked: ReadOptions | None
     ) -> list[Document]:
-        source = await self._read(collection)
+        source = await self._read(collection, options=asked)
         with plain_errors():
             cursor = source.aggregate(list(pipeline), **{**sent_with("aggregate"), **options})
             if inspect.isawaitable(cursor):

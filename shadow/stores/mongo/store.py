@@ -77,6 +77,7 @@ class SessionStore(MongoStore):
         self._exact = SessionDatabase(store._exact, session)
         self._shards = MongoShards(self.looks, self._exact, self._reserved, exactly, replacing)
         self._collections = {}
+        self._by_options = {}
 
     @property
     def once(self) -> bool:

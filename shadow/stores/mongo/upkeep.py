@@ -171,7 +171,7 @@ class MongoUpkeep(MongoAccess):
         """See `Streaming`."""
         return past_writes(self._watched(), self._reserved_fields(), cursor)
 
-    async def check_stream(self) -> None:
+    async def check_stream(self, collections: Iterable[str]) -> None:
         """See `Streaming`."""
         found = await self._plain.command("hello")
         if "setName" not in found and found.get("msg") != "isdbgrid":

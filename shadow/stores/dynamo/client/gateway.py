@@ -33,7 +33,7 @@ from shadow.stores.dynamo.client.wire import OPERATIONS, Wire
 from shadow.stores.dynamo.context import DEFAULTS, DynamoContext
 from shadow.stores.dynamo.items.codec import Item
 
-__all__ = ["Cancelled", "ConditionFailed", "Gateway"]
+__all__ = ["Cancelled", "ConditionFailed", "Gateway", "config_of", "session_of"]
 
 _USER_AGENT: Final = f"shadow aiobotocore/{aiobotocore.__version__} botocore/{botocore.__version__}"
 
@@ -114,8 +114,8 @@ class Gateway:
     async def _make(self) -> Any:
         async with self._making:
             if self._client is None:
-                context = _session(self._settings).client(
-                    "dynamodb", endpoint_url=self._settings.endpoint_url, config=_config(self._settings)
+                context = session_of(self._settings).client(
+                    "dynamodb", endpoint_url=self._settings.endpoint_url, config=config_of(self._settings)
                 )
                 client = await self._stack.enter_async_context(context)
                 patch_serializer(client)
@@ -160,7 +160,9 @@ class Gateway:
         return self._own
 
 
-def _session(settings: DynamoSettings) -> Any:
+def session_of(settings: DynamoSettings) -> Any:
+    """A session of aioboto3 with the credentials of the settings, and the parser of `parser`."""
+
     def secret(value: Any) -> str | None:
         return value.get_secret_value() if value is not None else None
 
@@ -190,7 +192,8 @@ def _loader() -> Any:
     return create_loader(os.environ.get("AWS_DATA_PATH"))
 
 
-def _config(settings: DynamoSettings) -> AioConfig:
+def config_of(settings: DynamoSettings) -> AioConfig:
+    """The configuration of a client."""
     return AioConfig(
         max_pool_connections=settings.max_concurrency,
         connect_timeout=settings.connect_timeout,

@@ -50,7 +50,8 @@ class TableSettings(BaseModel):
     without them is billed on demand, and unprotected.
 
     `read` and `write`: units per second, only with `billing: provisioned`, for the table and each of its indexes.
-    `tags`: only these are managed; other tags of the table stay.
+    `tags`: only these are managed; other tags of the table stay. `stream`: whether the table gets a stream, which shows
+    out-of-band writes; unset: if these are relayed. A stream is never switched off.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,6 +61,7 @@ class TableSettings(BaseModel):
     write: Units | None = None
     point_in_time_recovery: bool | None = None
     deletion_protection: bool | None = None
+    stream: bool | None = None
     tags: Annotated[dict[Tag, Annotated[str, Field(max_length=256)]], Field(max_length=50)] = Field(
         default_factory=dict
     )

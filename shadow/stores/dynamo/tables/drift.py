@@ -7,7 +7,7 @@ from typing import Any
 
 from shadow.model.schema import Billing, TableSpec
 from shadow.stores.dynamo.tables.options import FoundTable
-from shadow.stores.dynamo.tables.spec import TableDefinition, billing_of, capacity_of, units
+from shadow.stores.dynamo.tables.spec import TableDefinition, billing_of, capacity_of, stream_of, units, view_of
 
 __all__ = ["drift"]
 
@@ -83,6 +83,9 @@ def _option_drift(table: TableSpec, found: FoundTable) -> Iterator[str]:
     protected = bool((found.description or {}).get("DeletionProtectionEnabled"))
     if table.deletion_protection not in (None, protected):
         yield f"is {'protected' if protected else 'not protected'} against deletion"
+    if table.stream and stream_of(found.description or {}) is None:
+        view = view_of(found.description or {})
+        yield f"has a stream of {view} and not of both images" if view else "has no stream"
     if found.recovery not in (None, table.point_in_time_recovery):
         yield f"{'has' if found.recovery else 'lacks'} point-in-time recovery"
     tags = found.tags

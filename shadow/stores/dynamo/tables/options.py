@@ -1,6 +1,7 @@
 """The options of a table besides its keys and indexes: compared, and changed in place. No item is touched.
 
     billing and capacity, protection      UpdateTable
+    a stream of both images               UpdateTable, where there is no stream
     expiry of tombstones                  UpdateTimeToLive, where nothing expires yet
     point-in-time recovery                UpdateContinuousBackups
     tags                                  TagResource; other tags stay
@@ -19,9 +20,9 @@ from pymongo.errors import OperationFailure
 
 from shadow.model.schema import Billing, TableSpec
 from shadow.stores.dynamo.client.gateway import Gateway
-from shadow.stores.dynamo.tables.spec import TableDefinition, billing_of, capacity_of, units
+from shadow.stores.dynamo.tables.spec import TableDefinition, billing_of, capacity_of, streaming, units, view_of
 
-__all__ = ["IN_USE", "FoundTable", "Step", "describe_table", "look", "steps", "take"]
+__all__ = ["IN_USE", "FoundTable", "Step", "describe_table", "is_stream", "look", "steps", "take"]
 
 IN_USE: Final = 48
 _NAMESPACE_NOT_FOUND: Final = 26
@@ -127,6 +128,8 @@ def steps(wanted: TableDefinition, found: FoundTable) -> list[Step]:
     protected = bool(found.description.get("DeletionProtectionEnabled"))
     if table.deletion_protection not in (None, protected):
         made.append(("update_table", {**name, "DeletionProtectionEnabled": table.deletion_protection}))
+    if table.stream and not view_of(found.description):
+        made.append(("update_table", {**name, **streaming()}))
     if found.ttl is not None and found.ttl.get("TimeToLiveStatus", "DISABLED") == "DISABLED":
         ttl = {"Enabled": True, "AttributeName": wanted.ttl}
         made.append(("update_time_to_live", {**name, "TimeToLiveSpecification": ttl}))
@@ -175,6 +178,11 @@ async def take(gateway: Gateway, wanted: TableDefinition, step: Step, pause: Cal
         else:
             return
         await pause()
+
+
+def is_stream(step: Step) -> bool:
+    """Whether it switches a stream on."""
+    return "StreamSpecification" in step[1]
 
 
 def _still(step: Step, left: list[Step]) -> bool:

@@ -47,17 +47,18 @@ class TableRights:
     def changed(self) -> bool:
         """Whether UpdateTable may be called."""
         table = self.wanted.table
-        return self.indexed or table.billing is not None or table.deletion_protection is not None
+        return self.indexed or table.stream or table.billing is not None or table.deletion_protection is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """Actions on every table that `of` names; on their indexes instead, if `indexes`."""
+    """Actions on every table that `of` names; on their indexes or streams instead, if `indexes` or `streams`."""
 
     name: str
     actions: tuple[str, ...]
     of: Callable[[TableRights], bool] = lambda _: True
     indexes: bool = False
+    streams: bool = False
 
 
 _DOCUMENTS: Final = ("BatchGetItem", "DeleteItem", "GetItem", "PutItem", "Scan", "UpdateItem")
@@ -77,13 +78,19 @@ _MADE: Final = (
     Right("Tagged", ("ListTagsOfResource", "TagResource"), lambda place: bool(place.wanted.table.tags)),
 )
 _INDEXES: Final = Right("Indexes", ("Query",), lambda place: place.indexed, indexes=True)
+_STREAMS: Final = Right(
+    "Streams",
+    ("DescribeStream", "GetRecords", "GetShardIterator"),
+    lambda place: place.wanted.table.stream,
+    streams=True,
+)
 _BATCHED: Final = Right("Batches", ("PartiQLInsert",), lambda place: not place.unique)
 _REPLAYED: Final = Right("Batches", ("PartiQLInsert", "PartiQLUpdate"), lambda place: not place.unique)
 _CHECKED: Final = Right("Unique", ("ConditionCheckItem",), lambda place: place.unique)
 
 _COLLECTIONS: Final[Mapping[Use, tuple[Right, ...]]] = {
     # The application reads each table's id: a table that was restored from a backup has another one.
-    Use.APPLICATION: (Right("Documents", (*_DOCUMENTS, "DescribeTable")), _REPLAYED, _INDEXES),
+    Use.APPLICATION: (Right("Documents", (*_DOCUMENTS, "DescribeTable")), _REPLAYED, _INDEXES, _STREAMS),
     Use.UNIQUE: (Right("Declared", ("ConditionCheckItem",)),),
     Use.JOBS: (Right("Documents", (*_DOCUMENTS, "DescribeTable")), _BATCHED, _CHECKED),
     Use.TABLES: (
@@ -157,6 +164,8 @@ def _granted(
 
 def _arns(right: Right, place: TableRights, region: str) -> list[str]:
     table = f"arn:{_partition(region)}:dynamodb:{region}:*:table/{place.wanted.name}"
+    if right.streams:
+        return [f"{table}/stream/*"]
     return [f"{table}/index/{each['IndexName']}" for each in place.wanted.indexes] if right.indexes else [table]
 
 

@@ -6,7 +6,7 @@ So the same code creates, compares, awaits and exports them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,11 +21,16 @@ __all__ = [
     "creation",
     "index_of",
     "plain_table",
+    "stream_of",
+    "streaming",
     "units",
+    "view_of",
+    "without_stream",
 ]
 
 _ON_DEMAND: Final = "PAY_PER_REQUEST"
 _PROVISIONED: Final = "PROVISIONED"
+_BOTH_IMAGES: Final = "NEW_AND_OLD_IMAGES"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +85,18 @@ def creation(wanted: TableDefinition) -> dict[str, Any]:
         parameters |= capacity
         if wanted.indexes:
             parameters["GlobalSecondaryIndexes"] = [{**index, **capacity} for index in wanted.indexes]
+    if table.stream:
+        parameters |= streaming()
     if table.deletion_protection is not None:
         parameters["DeletionProtectionEnabled"] = table.deletion_protection
     if table.tags:
         parameters["Tags"] = [{"Key": name, "Value": value} for name, value in table.tags]
     return parameters
+
+
+def streaming() -> dict[str, Any]:
+    """The parameters of CreateTable and UpdateTable for a stream."""
+    return {"StreamSpecification": {"StreamEnabled": True, "StreamViewType": _BOTH_IMAGES}}
 
 
 def units(table: TableSpec) -> dict[str, int]:
@@ -118,3 +130,29 @@ def capacity_of(description: dict[str, Any]) -> dict[str, int]:
     """The provisioned units of a table or an index as described."""
     found = description.get("ProvisionedThroughput", {})
     return {name: int(found.get(name, 0)) for name in ("ReadCapacityUnits", "WriteCapacityUnits")}
+
+
+def stream_of(description: Mapping[str, Any]) -> str | None:
+    """The ARN of the table's stream, if it has one with both images that is switched on."""
+    return str(description["LatestStreamArn"]) if view_of(description) == _BOTH_IMAGES else None
+
+
+def view_of(description: Mapping[str, Any]) -> str:
+    """What the records of the table's stream show, in DynamoDB's words; "" if no stream is switched on."""
+    found = description.get("StreamSpecification") or {}
+    return str(found.get("StreamViewType", "")) if found.get("StreamEnabled") else ""
+
+
+def without_stream(table: str, description: Mapping[str, Any] | None) -> str:
+    """Why the table has no stream that can be read, and what to do; "" if it has one."""
+    if description is None:
+        return f"there is no table {table}: shadow tables create"
+    if stream_of(description) is not None:
+        return ""
+    view = view_of(description)
+    if view:
+        return (
+            f"the stream of the table {table} has {view} and not {_BOTH_IMAGES}: switch it off where nothing else "
+            "reads it, then `shadow tables create`"
+        )
+    return f"the table {table} has no stream: `shadow tables create` switches it on (right dynamodb:UpdateTable)"

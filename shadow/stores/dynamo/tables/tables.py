@@ -13,13 +13,14 @@ from pymongo.errors import OperationFailure
 from shadow.errors import StoreUnavailable
 from shadow.model.schema import Billing
 from shadow.stores.dynamo.client.gateway import Gateway
-from shadow.stores.dynamo.tables.options import IN_USE, describe_table, look, steps, take
+from shadow.stores.dynamo.tables.options import IN_USE, describe_table, is_stream, look, steps, take
 from shadow.stores.dynamo.tables.spec import TableDefinition, billing_of, capacity_of, creation, units
 
 __all__ = ["Prepared", "TableState", "drop_table", "prepare_table", "state_of"]
 
 _POLL_SECONDS: Final = 0.2
 _NAMESPACE_NOT_FOUND: Final = 26
+_UNAUTHORIZED: Final = 13
 _ACTIVE: Final = "ACTIVE"
 _MISSING: Final = "MISSING"
 
@@ -51,10 +52,17 @@ async def _change(gateway: Gateway, wanted: TableDefinition, deadline: float) ->
     """Changes options in place; returns those that the server does not support."""
     await _active(gateway, wanted.name, deadline)
     found = await look(gateway, wanted, strict=False)
+    lacking = list(found.lacking)
     for step in steps(wanted, found):
-        await take(gateway, wanted, step, lambda: _pause(wanted.name, deadline))
+        try:
+            await take(gateway, wanted, step, lambda: _pause(wanted.name, deadline))
+        except OperationFailure as error:
+            # Without a stream the table serves all calls; whoever needs it says what is missing.
+            if error.code != _UNAUTHORIZED or not is_stream(step):
+                raise
+            lacking.append("a stream: the credentials may not switch it on")
         await _active(gateway, wanted.name, deadline)
-    return found.lacking
+    return lacking
 
 
 async def _create(gateway: Gateway, wanted: TableDefinition) -> bool:

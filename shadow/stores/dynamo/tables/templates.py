@@ -28,6 +28,9 @@ def cloudformation(tables: Iterable[TableDefinition]) -> dict[str, Any]:
 
 def _properties(wanted: TableDefinition) -> dict[str, Any]:
     properties = creation(wanted)
+    if wanted.table.stream:
+        # Here a stream that is named is switched on.
+        properties["StreamSpecification"] = {"StreamViewType": properties["StreamSpecification"]["StreamViewType"]}
     if wanted.ttl is not None:
         properties["TimeToLiveSpecification"] = {"AttributeName": wanted.ttl, "Enabled": True}
     recovery = wanted.table.point_in_time_recovery
@@ -62,6 +65,9 @@ def _resource(wanted: TableDefinition) -> dict[str, Any]:
     table = wanted.table
     if table.point_in_time_recovery is not None:
         resource["point_in_time_recovery"] = {"enabled": table.point_in_time_recovery}
+    if table.stream:
+        resource["stream_enabled"] = True
+        resource["stream_view_type"] = made["StreamSpecification"]["StreamViewType"]
     if table.deletion_protection is not None:
         resource["deletion_protection_enabled"] = table.deletion_protection
     if table.tags:
