@@ -38,7 +38,7 @@ def check_dollar_field(document: Mapping[str, Any], name: str) -> None:
         raise write_failure(_DOLLAR_PREFIXED, text)
     _check_text(document, "$ref")
     if names[place + 1 : place + 2] != ["$id"]:
-        raise write_failure(_NO_DBREF, "The DBRef $ref field must be followed by a $id field")
+        raise write_failure(_NO_DBREF, "The DBRef $ref field needs a $id field right after it")
 
 
 def _check_text(document: Mapping[str, Any], name: str) -> None:
