@@ -211,13 +211,14 @@ def make_journal(
     settings: Settings, on_damage: Callable[[Recovery], None], supervisor: Supervisor
 ) -> SqliteJournal | RemoteJournal:
     """The journal at `journal.url`."""
-    where, limit = settings.journal, settings.limits.operation
+    where, limit, late = settings.journal, settings.limits.operation, settings.limits.late_writes
     if where.kind == "sqlite":
         file = FileSettings(
             where.path,
             synchronous=where.synchronous,
             max_bytes=where.max_bytes,
             limit=limit,
+            late=late,
             collections=tuple(settings.collections),
             on_damage=on_damage,
         )
@@ -236,7 +237,7 @@ def make_journal(
         )
         return DynamoDriver(access, where.table, patience=patience(limit))
 
-    return RemoteJournal(connect, place=where.place, limit=limit, supervisor=supervisor)
+    return RemoteJournal(connect, place=where.place, limit=limit, late=late, supervisor=supervisor)
 
 
 def journal_name(settings: Settings) -> str:

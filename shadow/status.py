@@ -91,6 +91,7 @@ async def own_status(engine: Observed) -> ProcessStatus:
             dict(stats.refused_by_collection),
             round(stats.oldest_age, 3),
             {name: _moment(since) for name, since in stats.unclean.items()},
+            dict(stats.late_by_collection),
         ),
         {
             "writes": QueueStatus(runtime.writes.depth, runtime.writes.capacity),

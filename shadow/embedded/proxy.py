@@ -11,7 +11,7 @@ import enum
 import json
 import threading
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
@@ -58,7 +58,7 @@ _ANSWERS: Final = {
 class _Fault:
     mode: Mode = Mode.PASS
     seconds: float = 0.0
-    only: bytes = b""
+    only: tuple[bytes, ...] = ()
     times: int | None = None
 
     @property
@@ -117,17 +117,26 @@ class FaultProxy:
     def mode(self, mode: Mode | str) -> None:
         self.set(mode)
 
-    def set(self, mode: Mode | str, *, seconds: float = 0.0, only: bytes = b"", times: int | None = None) -> None:
+    def set(
+        self,
+        mode: Mode | str,
+        *,
+        seconds: float = 0.0,
+        only: bytes | Sequence[bytes] = b"",
+        times: int | None = None,
+    ) -> None:
         """Changes what happens to requests, and returns when the change is in force.
 
         Args:
             mode: see `Mode`.
             seconds: the delay of `delay`.
-            only: forward requests that do not contain these bytes. Drivers monitor a MongoDB server on separate
-                connections; b"insert" or the like spares those, and b".PutItem" selects one of DynamoDB's operations.
+            only: forward requests that do not contain these bytes, or any of several. Drivers monitor a MongoDB server
+                on separate connections; b"insert" or the like spares those, and b".PutItem" selects one of DynamoDB's
+                operations.
             times: forward everything again after this many faulty requests.
         """
-        fault = _Fault(Mode(mode), seconds, only, times)
+        some = (only,) if isinstance(only, bytes) else tuple(only)
+        fault = _Fault(Mode(mode), seconds, tuple(filter(None, some)), times)
         self._call(self._apply(fault)).result(timeout=10)
 
     def clear(self) -> None:
@@ -199,7 +208,8 @@ class FaultProxy:
         """The fault for this request; counts it."""
         fault = self._fault
         self.requests += 1
-        if fault.mode is Mode.PASS or fault.only not in request or self._left == 0:
+        others = fault.only and not any(each in request for each in fault.only)
+        if fault.mode is Mode.PASS or others or self._left == 0:
             return _Fault()
         if self._left is not None:
             self._left -= 1

@@ -73,7 +73,8 @@ class StoreStatus:
 @dataclass(frozen=True, slots=True)
 class JournalStatus:
     """`state` is "ok", or why the journal could not be read now. By collection: entries that are `open` or
-    `deferred`, those of the deferred that the secondary has `refused`, and since when it is unverified (ISO time)."""
+    `deferred`, those of the deferred that the secondary has `refused`, since when it is unverified (ISO time), and
+    how many keys are settled but compared again, for a write without an answer may be applied `late`."""
 
     path: str = ""
     state: str = ""
@@ -82,6 +83,7 @@ class JournalStatus:
     refused: Mapping[str, int] = field(default_factory=dict)
     oldest_seconds: float = 0.0
     verify_since: Mapping[str, str] = field(default_factory=dict)
+    late: Mapping[str, int] = field(default_factory=dict)
     look: str = "shadow journal [list | heal | explain KEY --collection NAME]"
 
     def waiting(self, collection: str) -> int:

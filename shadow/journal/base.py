@@ -18,6 +18,11 @@ The rules that keep it safe:
   covers the key.
 - An entry whose write has an unknown outcome is not settled before `settle_after`: until then the primary may still
   make the change.
+- Nor is it forgotten when it is settled. No time limit of a client calls back what it has sent: a request that was held
+  up on its way takes effect whenever it arrives, as late as that may be. So the key of every such write stays in the
+  journal as a *late* one until `late_writes` seconds have passed since the write began. It blocks nothing. It is
+  repaired again whenever the age of the write has doubled: what takes effect late by some time is found within about
+  the same time again.
 """
 
 from __future__ import annotations
@@ -53,7 +58,8 @@ class Entry:
 @dataclass(frozen=True, slots=True)
 class Due:
     """A deferred key, claimed by the process that asked, from `claimed` to `until`; these and `since` are epoch
-    seconds. `refused` as in `Pending`; `attempts` then counts since the first refusal."""
+    seconds. `refused` as in `Pending`; `attempts` then counts since the first refusal. `settle_after` as in `Pending`.
+    `late`: it was settled before, and is repaired once more because its write may have taken effect since."""
 
     collection: str
     key: Key
@@ -63,6 +69,13 @@ class Due:
     claimed: float
     until: float = 0.0
     refused: str = ""
+    settle_after: float = 0.0
+    late: bool = False
+
+    @property
+    def next_look(self) -> float:
+        """When its write is twice as old as it was when it was claimed."""
+        return 2 * self.claimed - self.since
 
     def attempts_after(self, refused: str) -> int:
         """How many attempts have failed when one more has; the first refusal starts the count again."""
@@ -103,7 +116,8 @@ class JournalStats:
     collections that are unverified since a moment (`unclean`, epoch seconds), for intents may have been lost with an
     operating system. `passed`: how many intents were ever opened, by collection and all processes: between two equal
     figures no write has begun. `refused_by_collection`: how many of the deferred keys wait for an operator: the
-    secondary refuses the primary's documents."""
+    secondary refuses the primary's documents. `late_by_collection`: how many keys are settled, and will be repaired
+    again because a write without an answer may yet take effect."""
 
     open_by_collection: Mapping[str, int] = field(default_factory=dict)
     deferred_by_collection: Mapping[str, int] = field(default_factory=dict)
@@ -111,6 +125,7 @@ class JournalStats:
     unclean: Mapping[str, float] = field(default_factory=dict)
     passed: Mapping[str, int] = field(default_factory=dict)
     refused_by_collection: Mapping[str, int] = field(default_factory=dict)
+    late_by_collection: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def open(self) -> int:
@@ -134,11 +149,13 @@ class Journal(Protocol):
         """Whether any process has an intent or a deferral for the key, or an undecided one that may be for it."""
 
     async def due(self, limit: int, lease: float) -> list[Due]:
-        """Up to `limit` keys to heal, oldest first, each claimed for `lease` seconds; adopts what is orphaned."""
+        """Up to `limit` keys to heal, oldest first, each claimed for `lease` seconds; adopts what is orphaned.
+        Late ones come last."""
 
     async def settle(self, due: Due) -> bool:
         """A heal that began after `due` was returned has healed the key. False: it was deferred again since, or the
-        heal began before `settle_after`; the entry stays, and is due again when it can be settled."""
+        heal began before `settle_after`; the entry stays, and is due again when it can be settled. A write of unknown
+        outcome leaves a late entry, which is due again when the write is twice as old as it was then."""
 
     async def postpone(self, due: Due, delay: float, refused: str = "") -> None:
         """The heal failed; no other for `delay` seconds. `refused`: the error with which the secondary refused the

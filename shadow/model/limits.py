@@ -16,6 +16,9 @@ class Limits(BaseModel):
 
     operation: float = Field(default=30.0, gt=0, le=600)
     """The longest time that one operation on the primary can last. Any process may adopt an older intent."""
+    late_writes: float = Field(default=1200.0, ge=60, le=86_400)
+    """How long after its beginning a write that nobody has an answer to may still take effect on the primary: no limit
+    of a client calls back what it has sent. Until then its key is compared again, each time at twice the age."""
     write_deadline: float = Field(default=2.0, gt=0, le=60)
     """For the replay of one write on the secondary; after that the write is left to its intent."""
     read_deadline: float = Field(default=2.0, gt=0, le=60)

@@ -21,12 +21,12 @@ _SENT: Final[ContextVar[Mapping[str, Any]]] = ContextVar("shadow_server_options"
 _ALIASES: Final = {"maxTimeMS": "max_time_ms", "allowDiskUse": "allow_disk_use", "batchSize": "batch_size",
                    "bypassDocumentValidation": "bypass_document_validation"}  # fmt: skip
 SERVER_OPTIONS: Final = frozenset({
-    "allow_disk_use", "batch_size", "bypass_document_validation", "comment", "cursor", "hint", "max_time_ms",
-    "no_cursor_timeout", *_ALIASES,
+    "allow_disk_use", "batch_size", "bypass_document_validation", "comment", "cursor", "cursor_type", "hint",
+    "max_time_ms", "no_cursor_timeout", *_ALIASES,
 })  # fmt: skip
 """By both of the names that the drivers have for some."""
 
-_FIND: Final = ("allow_disk_use", "comment", "hint", "max_time_ms", "no_cursor_timeout")
+_FIND: Final = ("allow_disk_use", "comment", "cursor_type", "hint", "max_time_ms", "no_cursor_timeout")
 _OF_COMMANDS: Final = {new: old for old, new in _ALIASES.items()}
 _MODIFY: Final = ("bypass_document_validation", "comment", "hint")
 _TAKEN: Final[Mapping[str, tuple[tuple[str, ...], bool]]] = {

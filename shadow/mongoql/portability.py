@@ -18,8 +18,8 @@ OTHER: Final = "other"
 """For everything that is not in the list."""
 
 _OPTIONS: Final = frozenset({
-    "allow_partial_results", "collation", "cursor_type", "hint", "let", "max", "min", "oplog_replay", "read_concern",
-    "return_key", "show_record_id", "explain", "find_raw_batches", "aggregate_raw_batches",
+    "allow_partial_results", "collation", "cursor_type", "hint", "let", "max", "min", "oplog_replay", "readConcern",
+    "read_concern", "return_key", "show_record_id", "explain", "find_raw_batches", "aggregate_raw_batches",
 })  # fmt: skip
 """The drivers' options that change a result on MongoDB alone, and verbs that only MongoDB has."""
 

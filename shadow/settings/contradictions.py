@@ -50,6 +50,9 @@ def _times(settings: All) -> Iterator[Fault]:
         value = getattr(limits, name)
         if value > limits.operation:
             yield Fault(f"limits.{name}", f"{value:g}", f"at most limits.operation ({limits.operation:g})")
+    if limits.late_writes < 2 * limits.operation:
+        expected = f"at least twice limits.operation ({limits.operation:g}): no key is compared again before that"
+        yield Fault("limits.late_writes", f"{limits.late_writes:g}", expected)
     if observe.canary_within < observe.canary_every:
         expected = f"at least observe.canary_every ({observe.canary_every:g}): differences are not injected more often"
         yield Fault("observe.canary_within", f"{observe.canary_within:g}", expected)

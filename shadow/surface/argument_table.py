@@ -90,7 +90,8 @@ ARGUMENTS: Final[Mapping[str, Argument]] = {
         "on DynamoDB `limits` hold in its place. A find-and-modify has a quarter of a second more, for the way to the "
         "server, and at most what `limits` give it",
     ),
-    "max_await_time_ms": Argument(Fate.NO_EFFECT, "it is about tailable cursors"),
+    "maxAwaitTimeMS": Argument(Fate.NO_EFFECT, "it is about tailable cursors"),
+    "readConcern": Argument(Fate.MONGO_ALONE, "a field of the command; `with_options` has it for every store"),
     "allow_disk_use": Argument(Fate.ON_MONGO, "memory of the server"),
     "allowDiskUse": Argument(Fate.ON_MONGO, "memory of the server"),
     "no_cursor_timeout": Argument(Fate.ON_MONGO, "DynamoDB has no cursors"),
@@ -105,7 +106,10 @@ ARGUMENTS: Final[Mapping[str, Argument]] = {
     "oplog_replay": Argument(Fate.MONGO_ALONE, _IS_OF_MONGO),
     "max_scan": Argument(Fate.MONGO_ALONE, "servers from 4.2 on do not have it"),
     "snapshot": Argument(Fate.MONGO_ALONE, "servers from 4.0 on do not have it"),
-    "cursor_type": Argument(Fate.REFUSED, "a tailable cursor belongs to a capped collection"),
+    "cursor_type": Argument(
+        Fate.MONGO_ALONE,
+        "a tailable cursor belongs to a capped collection. `EXHAUST` is accepted: it says how MongoDB sends documents",
+    ),
     "session": Argument(
         Fate.HONOURED,
         "see [sessions and transactions](#sessions-and-transactions)",

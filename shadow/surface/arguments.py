@@ -10,6 +10,7 @@ from typing import Any, Final, NoReturn
 import bson
 from bson import Decimal128, ObjectId, Regex, Timestamp
 from bson.codec_options import CodecOptions
+from pymongo.cursor_shared import CursorType
 from pymongo.errors import OperationFailure
 
 from shadow.errors import UnsupportedOperation
@@ -30,7 +31,7 @@ __all__ = ["HARMLESS", "Arguments", "check_harmless", "clocked", "key_in", "pair
 
 HARMLESS: Final = frozenset(
     {"comment", "bypass_document_validation", "bypassDocumentValidation", "maxTimeMS", "max_time_ms", "allow_disk_use",
-     "allowDiskUse", "batchSize", "batch_size", "max_await_time_ms", "no_cursor_timeout", "cursor"}
+     "allowDiskUse", "batchSize", "batch_size", "maxAwaitTimeMS", "no_cursor_timeout", "cursor"}
 )  # fmt: skip
 """Arguments that change no result. Neither does bypassing validation: the secondary has none, and the primary rejects
 what it rejects."""
@@ -122,8 +123,7 @@ class Arguments:
             remember_update(fixed, filters, once=reads_clock(wanted))
             return fixed, filters
         if isinstance(wanted, dict) and isinstance(wanted.get("$rename"), dict):
-            for target in wanted["$rename"].values():
-                self.path("update", str(target))
+            self.unreserved("update", [{str(target): 1} for target in wanted["$rename"].values()])
         if isinstance(wanted, dict) and "$currentDate" in wanted:
             now = dt.datetime.now(dt.UTC).replace(tzinfo=None)
             now = now.replace(microsecond=now.microsecond // 1000 * 1000)
@@ -230,6 +230,8 @@ class Arguments:
             check_harmless(name, value)
             if name == "hint" and value is not None:
                 self._hint_of(verb, value)
+            elif name == "cursor_type" and value == CursorType.EXHAUST:
+                continue  # it says how documents are sent
             elif value is not None and name not in HARMLESS and _DEFAULTS.get(name, _OTHER) is not value:
                 raise UnsupportedOperation(f"{verb}({name}=...)", "it has no meaning that both stores share")
 

@@ -60,6 +60,7 @@ class Cursor(DriverCursor):
         self._failed: Exception | None = None
         self._closed = False
         self._sent = current()
+        self._flags = self._flags_sent()
 
     @property
     def collection(self) -> Any:
@@ -87,6 +88,8 @@ class Cursor(DriverCursor):
 
     def limit(self, limit: int) -> Self:
         """At most `limit` documents; 0 is no limit, a negative one counts as its absolute value, as in MongoDB."""
+        if self._is_exhaust():
+            raise InvalidOperation("Can't use limit and exhaust together.")
         return self._with(limit=abs(_whole("limit", limit)))
 
     def skip(self, skip: int) -> Self:
@@ -296,7 +299,7 @@ class Cursor(DriverCursor):
     def clone(self) -> Cursor:
         """A new cursor with the same options, at the start."""
         made = Cursor(self._collection, copy.copy(self._query), self._pages, self._present, self._take, self._passing)
-        made._sent = self._sent
+        made._sent, made._flags = self._sent, self._flags
         return made
 
     def _more(self) -> bool:

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, NoReturn, Self
 
 from bson import Int64
+from pymongo.cursor_shared import CursorType
+from pymongo.errors import InvalidOperation
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.operation import Query
@@ -17,9 +19,12 @@ from shadow.surface.futures import begun, driver_kind, is_motor
 
 __all__ = ["Chained", "DriverCursor", "MotorLoop", "MotorReads", "chained", "no_indexing"]
 
-_HARMLESS: Final = 4 | 8 | 16
-"""Flags of a query that change no result: reads of a secondary allowed, a hint about the oplog, no time limit for an
-idle cursor."""
+_TAILABLE: Final = 2
+_NO_TIMEOUT: Final = 16
+_AWAIT: Final = 32
+_EXHAUST: Final = CursorType.EXHAUST
+_PARTIAL: Final = 128
+"""Flags of a query. Others change no result: reads of a secondary allowed (4), a hint about the oplog (8)."""
 
 
 class DriversClass:
@@ -156,7 +161,15 @@ class DriverCursor(MotorReads):
     _started: bool
     _closed: bool
 
+    _flags: int = 0
+
     def _with(self, **changes: Any) -> Self:
+        raise NotImplementedError
+
+    def _send(self, name: str, value: Any) -> Self:
+        raise NotImplementedError
+
+    def _pass_on(self, name: str, value: Any, refusal: UnsupportedOperation) -> Self:
         raise NotImplementedError
 
     def _has_started(self) -> bool:
@@ -196,30 +209,55 @@ class DriverCursor(MotorReads):
             raise TypeError(f"max_await_time_ms must be an integer or None, not {type(max_await_time_ms)}")
         return self._with()
 
-    def max_scan(self, max_scan: int | None) -> NoReturn:
-        """Not supported; no server from 4.2 on has it."""
-        raise UnsupportedOperation("cursor.max_scan", "servers from 4.2 on do not have it")
+    def max_scan(self, max_scan: int | None) -> Self:
+        """MongoDB's alone; no server from 4.2 on has it."""
+        refusal = UnsupportedOperation("cursor.max_scan", "servers from 4.2 on do not have it")
+        return self._pass_on("max_scan", max_scan, refusal)
 
     def add_option(self, mask: int) -> Any:
-        """Accepts flags that change no result. May be awaited, as with PyMongo's own client, or not, as with Motor."""
-        return self._flagged("cursor.add_option", mask)
+        """The flags of a tailable cursor and of partial answers are MongoDB's alone; others change no result. May be
+        awaited, as with PyMongo's own client, or not, as with Motor."""
+        if not isinstance(mask, int):
+            raise TypeError(f"mask must be an int, not {type(mask)}")
+        if mask & _EXHAUST and self._query.limit:
+            raise InvalidOperation("Can't use limit and exhaust together.")
+        return self._flagged(self._flags | mask)
 
     def remove_option(self, mask: int) -> Any:
         """See `add_option`."""
-        return self._flagged("cursor.remove_option", mask)
-
-    def _flagged(self, what: str, mask: int) -> Any:
         if not isinstance(mask, int):
             raise TypeError(f"mask must be an int, not {type(mask)}")
+        return self._flagged(self._flags & ~mask)
+
+    def _flagged(self, flags: int) -> Any:
         self._with()
-        if mask & ~_HARMLESS and what == "cursor.add_option":
-            raise UnsupportedOperation(f"{what}({mask})", "such a read needs a cursor of one server")
+        changed, self._flags = self._flags ^ flags, flags
+        if changed & _NO_TIMEOUT:
+            self._send("no_cursor_timeout", True if flags & _NO_TIMEOUT else None)
+        if changed & _EXHAUST:
+            self._send("cursor_type", _EXHAUST if flags & _EXHAUST else None)
+        if changed & (_TAILABLE | _AWAIT):
+            kind = _TAILABLE | flags & _AWAIT if flags & (_TAILABLE | _AWAIT) else CursorType.NON_TAILABLE
+            self._pass_on("cursor_type", kind, _refusal("cursor_type"))
+        if changed & _PARTIAL:
+            self._pass_on("allow_partial_results", bool(flags & _PARTIAL), _refusal("allow_partial_results"))
         return chained(self)
+
+    def _flags_sent(self) -> int:
+        """The flags that the options of `find` have set."""
+        return (_EXHAUST if self._is_exhaust() else 0) | (_NO_TIMEOUT if self._sent.get("no_cursor_timeout") else 0)
+
+    def _is_exhaust(self) -> bool:
+        return self._sent.get("cursor_type") == _EXHAUST
 
     def __getitem__(self, index: Any) -> NoReturn:
         """As the drivers' cursors, this one has no indexing. Raises IndexError with PyMongo's own client, TypeError
         with Motor."""
         no_indexing(self._collection)
+
+
+def _refusal(name: str) -> UnsupportedOperation:
+    return UnsupportedOperation(f"cursor.add_option: {name}", "it is about a cursor of MongoDB's")
 
 
 class Chained:

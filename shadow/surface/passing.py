@@ -24,8 +24,8 @@ from shadow.surface.verb_options import check_options
 
 __all__ = ["PassingArguments", "reason_of"]
 
-_NEVER: Final = frozenset({"cursor_type", "session"})
-"""Options that are refused in every case: cursors that wait, which only capped collections have, and sessions."""
+_NEVER: Final = frozenset({"session"})
+"""Options that are refused in every case."""
 
 
 def reason_of(refusal: UnsupportedOperation) -> MongoOnly:

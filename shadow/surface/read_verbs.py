@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import bson
-from pymongo.errors import OperationFailure
+from pymongo.cursor_shared import CursorType
+from pymongo.errors import InvalidOperation, OperationFailure
 
 from shadow.model.operation import Hit, Query
 from shadow.model.reads import Aggregate, Count, Distinct
@@ -37,6 +38,7 @@ class ReadVerbs(CollectionBase):
     ) -> Any:
         """The first document that matches, or None. If `filter` is not a mapping, it is treated as an `_id`."""
         self._take.counted("limit", abs(options.pop("limit", 0)))  # the drivers set their own in its place
+        _check_exhaust(options, 1)
         query = self._query("find_one", filter, projection, options, sort=sort, skip=skip)
         hit = await self._router.find_one(self._name, query)
         return None if hit is None else self._present(hit.document)
@@ -55,6 +57,7 @@ class ReadVerbs(CollectionBase):
         """A cursor over the documents that match; it sends no request yet."""
         if filter and not isinstance(filter, Mapping):
             raise TypeError(f"filter must be an instance of a mapping, not {type(filter).__name__}")
+        _check_exhaust(options, limit)
         # The drivers treat any empty filter as no filter, where `find_one` treats it as an `_id`.
         query = self._query(
             "find",
@@ -71,8 +74,13 @@ class ReadVerbs(CollectionBase):
             bson.encode({"": batch_size})  # an OverflowError of the driver's, for a large one
         return Cursor(self, query, self._pages, self._present, self._take, self._passing).batch_size(batch_size)
 
-    async def count_documents(self, filter: Mapping[str, Any], *, skip: int = 0, limit: int = 0, **options: Any) -> int:
+    async def count_documents(
+        self, filter: Mapping[str, Any] | Any, *, skip: int = 0, limit: int = 0, **options: Any
+    ) -> int:
         """How many documents match."""
+        if not isinstance(filter, Mapping):
+            bson.encode({"": filter})
+            raise failure(15959, "the match filter must be an expression in an object")
         query = self._query("count_documents", filter, None, options, skip=skip, limit=limit)
         read = Count(
             query.filter, query.skip, query.limit, mongo_only=query.mongo_only, read_options=query.read_options
@@ -156,6 +164,12 @@ class ReadVerbs(CollectionBase):
             return Query(given, wanted, order, first, most, mongo_only=only, read_options=self._reads)
 
         return self._built(self._door(verb, options), build)
+
+
+def _check_exhaust(options: Mapping[str, Any], limit: Any) -> None:
+    """Raises InvalidOperation, as the drivers do, for a cursor that is sent without being asked, and has a limit."""
+    if limit and options.get("cursor_type") == CursorType.EXHAUST:
+        raise InvalidOperation("Can't use limit and exhaust together.")
 
 
 def _no_filter(given: object) -> OperationFailure:

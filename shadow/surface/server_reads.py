@@ -42,7 +42,7 @@ class ServerReads(Collection):
 
     def find_raw_batches(self, *arguments: Any, **options: Any) -> RawCursor:
         """The driver's own. Raises UnsupportedOperation unless MongoDB is the primary."""
-        self._check_alone("find_raw_batches", options)
+        self._check_alone("find_raw_batches")
         return RawCursor(self, arguments, options)
 
     def _raw_found(self, passage: Passage, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
@@ -52,11 +52,11 @@ class ServerReads(Collection):
 
     def aggregate_raw_batches(self, pipeline: Any, *arguments: Any, **options: Any) -> Any:
         """The driver's own. Raises UnsupportedOperation unless MongoDB is the primary."""
-        self._check_alone("aggregate_raw_batches", options)
+        self._check_alone("aggregate_raw_batches")
         handle: Any = self._handle
         target, checked = target_of(pipeline, handle.name), checked_pipeline(handle, pipeline)
         if target is not None and handle.expected(self._name) is not Passage.OWN:
-            raise UnsupportedOperation("aggregate_raw_batches with $out or $merge", "documents carry versions")
+            return self.aggregate(pipeline, *arguments, **options)  # its answer is empty either way
         if target:
             return written_elsewhere(
                 handle, self, target, lambda: self._own().aggregate_raw_batches(checked, *arguments, **options)
@@ -86,14 +86,11 @@ class ServerReads(Collection):
             more["session"] = session
         return await self._own().find(**{**asked, **more, **only}).explain()
 
-    def _check_alone(self, what: str, options: Mapping[str, Any]) -> None:
+    def _check_alone(self, what: str) -> None:
         """Raises UnsupportedOperation for what would not be answered: before the driver is asked."""
         handle: Any = self._handle
-        expected = handle.expected(self._name)
-        if expected is Passage.VERSIONED:
+        if handle.expected(self._name) is Passage.VERSIONED:
             self._passing(_refusal(what))
-        if expected is not Passage.OWN and options.get("session") is not None:
-            raise UnsupportedOperation(f"{what}(session=...)", "documents carry versions")
 
     async def _admit_alone(self, what: str, verb: Verb) -> None:
         """Counts a read that MongoDB answers alone. Raises UnsupportedOperation if it is not the primary."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import bson
+from pymongo.cursor_shared import CursorType
 
 from shadow.errors import UnsupportedOperation
 from shadow.mongoql.failures import failure
@@ -24,9 +25,9 @@ __all__ = ["FIELDS", "check_let", "check_modify", "check_options", "order_of_one
 _ALWAYS: Final = frozenset({"comment", "maxTimeMS", "session"})
 _FIND_AND_MODIFY: Final = _ALWAYS | {"bypassDocumentValidation", "collation", "hint", "let"}
 FIELDS: Final[Mapping[str, frozenset[str]]] = {
-    "count_documents": _ALWAYS | {"collation", "hint", "allowDiskUse", "let", "skip", "limit"},
-    "estimated_document_count": _ALWAYS | {"collation", "hint"},
-    "distinct": _ALWAYS | {"collation"},
+    "count_documents": _ALWAYS | {"collation", "hint", "allowDiskUse", "let", "readConcern", "skip", "limit"},
+    "estimated_document_count": _ALWAYS | {"collation", "hint", "readConcern"},
+    "distinct": _ALWAYS | {"collation", "readConcern"},
     "aggregate": _ALWAYS
     | {
         "allowDiskUse",
@@ -36,7 +37,8 @@ FIELDS: Final[Mapping[str, frozenset[str]]] = {
         "cursor",
         "hint",
         "let",
-        "max_await_time_ms",
+        "maxAwaitTimeMS",
+        "readConcern",
     },
     "find_one_and_update": _FIND_AND_MODIFY,
     "find_one_and_replace": _FIND_AND_MODIFY,
@@ -50,6 +52,10 @@ _FORWARD_NO_HINT: Final = frozenset({"estimated_document_count", "count_document
 """Verbs whose driver sends `hint=None`, or refuses it."""
 _NOT_NONE: Final = frozenset({"allow_partial_results", "no_cursor_timeout", "oplog_replay"})
 """Options of `find` for which the driver requires True or False (PyMongo, `Cursor`)."""
+
+_CURSOR_TYPES: Final = frozenset({
+    CursorType.NON_TAILABLE, CursorType.TAILABLE, CursorType.TAILABLE_AWAIT, CursorType.EXHAUST,
+})  # fmt: skip
 
 _MOST: Final = 2**63 - 1
 
@@ -77,10 +83,9 @@ _TYPES: Final[Mapping[str, Callable[[Any], bool]]] = {
     "bypassDocumentValidation": _is_number_or_flag,
     "bypass_document_validation": lambda value: value is None or _is_number_or_flag(value),
     "cursor": lambda value: isinstance(value, Mapping),
-    "cursor_type": lambda value: _is_count(value) and value == 0,
     "maxTimeMS": lambda value: isinstance(value, bool | int | float | str) and _fits(value),
     "max_time_ms": lambda value: value is None or _fits(value),
-    "max_await_time_ms": lambda value: value is None or _is_small_count(value),
+    "maxAwaitTimeMS": lambda value: value is None or _is_small_count(value),
     "no_cursor_timeout": _is_flag,
     "ordered": lambda value: value is None or _is_flag(value),
 }
@@ -92,9 +97,9 @@ def _fits(value: Any) -> bool:
 
 
 def check_options(verb: str, options: Mapping[str, Any]) -> None:
-    """Raises TypeError for a name that the driver does not accept, UnsupportedOperation for one that the server's
-    command does not have and for a value of another type, `bson.errors.InvalidDocument` and OverflowError for a comment
-    that no driver can send."""
+    """Raises TypeError for a name that the driver does not accept, ValueError for no kind of cursor,
+    UnsupportedOperation for a name that the server's command does not have and for a value of another type,
+    `bson.errors.InvalidDocument` and OverflowError for a comment that no driver can send."""
     for name, value in options.items():
         if name not in _named(verb):
             if verb not in FIELDS:
@@ -105,6 +110,8 @@ def check_options(verb: str, options: Mapping[str, Any]) -> None:
             raise UnsupportedOperation(f"{verb}(hint=None)", "the driver forwards it, and the server refuses it")
         if value is None and name in _NOT_NONE:
             raise TypeError(f"{name} must be True or False, was: {name}=None")
+        if name == "cursor_type" and (isinstance(value, bool) or value not in _CURSOR_TYPES):
+            raise ValueError("not a valid value for cursor_type")
         if name == "comment":
             bson.encode({"": value})
         elif name in _TYPES and not _TYPES[name](value):

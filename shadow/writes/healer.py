@@ -206,7 +206,8 @@ class Healer:
     async def _attempt(self, due: Due, route: Route) -> None:
         breaker = self._breakers[route.secondary]
         if not route.dual_write or not breaker.allow():
-            await self._journal.postpone(due, self._limits.recover_every)
+            over = due.late and not route.dual_write  # what takes effect late stays where it is, as all else does
+            await (self._journal.settle(due) if over else self._journal.postpone(due, self._limits.recover_every))
             return
         try:
             async with within(min(self._limits.operation / 2, 2 * self._limits.write_deadline)):

@@ -639,3 +639,61 @@ async def test_a_settlement_that_comes_late_clears_no_deferral_that_came_meanwhi
     await journal.flush()
     assert not await journal.settle(late)
     assert (await journal.stats()).deferred_by_collection == {"users": 1}
+
+
+# --- writes without an answer, once they are settled ----------------------------------------------------------------
+
+LATE = 8 * LIMIT
+
+
+async def test_a_write_without_an_answer_is_healed_again_at_twice_its_age(place: Place, clock: SetClock) -> None:
+    journal = place.journal(clock, late=LATE)
+    began = clock.now
+    await journal.open([Entry("op1", "users", 1), Entry("op2", "users", 2)])
+    journal.defer("op1", unknown=True)
+    journal.defer("op2")
+    await pass_time(clock, LIMIT + 1, journal)
+    due = await journal.due(10, lease=5.0)
+    assert sorted((each.key, each.late) for each in due) == [(1, False), (2, False)]
+    assert [await journal.settle(each) for each in due] == [True, True]
+    stats = await journal.stats()
+    assert (stats.open, stats.late_by_collection) == (0, {"users": 1})
+    assert not await journal.has_open("users", 1)
+    looks = []
+    while (await journal.stats()).late_by_collection:
+        await pass_time(clock, 2.0, journal)
+        for each in await journal.due(10, lease=5.0):
+            assert (each.key, each.late) == (1, True)
+            looks.append(clock.now - began)
+            await journal.settle(each)
+    expected = [2 * (LIMIT + 1), 4 * (LIMIT + 1), LATE]
+    assert [abs(is_ - ought) < 12 for is_, ought in zip(looks, expected, strict=True)] == [True] * 3, looks
+
+
+async def test_a_late_key_is_claimed_once_and_comes_again_if_it_was_not_healed(place: Place, clock: SetClock) -> None:
+    journal, other = place.journal(clock, late=LATE), place.journal(clock, late=LATE)
+    await journal.open([Entry("op1", "users", 1)])
+    journal.defer("op1", unknown=True)
+    await pass_time(clock, LIMIT + 1, journal, other)
+    (due,) = await journal.due(10, lease=5.0)
+    await journal.settle(due)
+    await pass_time(clock, LIMIT + 2, journal, other)
+    (late,) = await journal.due(10, lease=5.0)
+    assert late.late
+    assert await other.due(10, lease=5.0) == []
+    await journal.postpone(late, 3.0)
+    await pass_time(clock, 4.0, journal, other)
+    (again,) = await journal.due(10, lease=5.0)
+    assert (again.key, again.late, again.attempts) == (1, True, 1)
+    journal.give_back(again)
+    await journal.flush()
+    await pass_time(clock, 2.0, journal, other)
+    (given,) = await journal.due(10, lease=5.0)
+    assert given.late
+    # The same key is deferred meanwhile: one has nothing to do with the other.
+    await journal.open([Entry("op2", "users", 1)])
+    journal.defer("op2")
+    (deferred,) = await journal.due(10, lease=5.0)
+    assert not deferred.late
+    assert await journal.settle(deferred)
+    assert (await journal.stats()).late_by_collection == {"users": 1}

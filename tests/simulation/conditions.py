@@ -11,7 +11,7 @@ from typing import Any, Final
 from shadow.model.limits import Limits
 from shadow.model.phase import StoreName, WriteMode
 
-__all__ = ["COLLECTION", "DRIVEN", "LIMIT", "REQUEST", "SKEW", "VERBS", "Conditions"]
+__all__ = ["COLLECTION", "DRIVEN", "LATE", "LIMIT", "OVERDUE", "REQUEST", "SKEW", "VERBS", "Conditions"]
 
 COLLECTION: Final = "things"
 
@@ -20,6 +20,12 @@ LIMIT: Final = 4.0
 
 REQUEST: Final = 0.625 * LIMIT
 """The longest time between the sending of a request to the primary and its effect."""
+
+OVERDUE: Final = 7 * LIMIT
+"""The same of a request that was held up, for longer than any time limit."""
+
+LATE: Final = 12 * LIMIT
+"""`limits.late_writes` of runs that have such requests."""
 
 SKEW: Final = 0.125 * LIMIT
 """The most that any two clocks differ by. Opening (at most a quarter of the limit), request and skew fill it."""
@@ -65,6 +71,8 @@ class Conditions:
     """No answer, applied."""
     late: float = 0.0
     """No answer, applied later."""
+    overdue: float = 0.0
+    """No answer, applied by the primary long after its caller has given up."""
     hung: float = 0.0
     half: float = 0.0
     """Applied, and answered with a write concern error."""

@@ -14,7 +14,7 @@ from shadow.host.process import Owner
 from shadow.journal.base import Due, Entry, JournalStats, Pending
 from shadow.journal.sqlite.tables import JournalTask, Ledger, Work
 from shadow.model.version import Key
-from tests.simulation.conditions import LIMIT, Conditions
+from tests.simulation.conditions import LATE, LIMIT, Conditions
 
 if TYPE_CHECKING:
     from tests.simulation.world import Process
@@ -51,6 +51,7 @@ class SimulatedJournal:
         self.healthy = False
         self._doubted: dict[str, float] = {}
         self._ledger = Ledger(db, process.owner, limit=LIMIT, clock=process.now, known_dead=known_dead)
+        self._ledger.late = LATE if conditions.overdue else 0.0
         self._ledger.enter()
 
     # --- the contract -------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ from tests.simulation.journal import SimulatedJournal
 from tests.simulation.many import SimulatedMany
 from tests.simulation.replays import SimulatedCopies, SimulatedReplays
 
-__all__ = ["MUTATIONS", "Mutation"]
+__all__ = ["MUTATIONS", "Mutation", "overdue"]
 
 Patches = Sequence[tuple[object, str, Any]]
 
@@ -83,6 +83,14 @@ def calm(drawn: Conditions, **changes: Any) -> Conditions:
     ).but(**changes)
 
 
+def overdue(drawn: Conditions) -> Conditions:
+    """Requests to the primary that are held up for longer than any limit, beside other faults and crashes. Not with
+    flips, for nothing may be asked of a store that is no longer primary."""
+    crashes = (drawn.keys + drawn.operations) % 3
+    faults = {"overdue": 0.2, "late": 0.1, "unanswered": 0.1, "crashes": crashes, "restarts": 1}
+    return calm(drawn, processes=2, keys=3, counters=1, **faults)
+
+
 _UPSERTS: Final = (("upsert", 1),)
 _COME_AND_GO: Final = (("upsert", 1), ("delete", 1))
 _CHURN: Final = (("insert", 5), ("upsert", 3), ("delete", 6))
@@ -93,6 +101,14 @@ def _refuses_half(error: BaseException) -> Outcome:
 
 
 # --- the journal ------------------------------------------------------------------------------------------------
+
+_settle = Ledger.settle
+
+
+def _settle_at_once(self: Ledger, due: Due) -> bool:
+    """Of what is late: after it was looked at once, whatever its age."""
+    return _settle(self, dataclasses.replace(due, claimed=1e12) if due.late else due)
+
 
 _follow = Replicator.follow
 
@@ -762,6 +778,16 @@ MUTATIONS: Final = (
         lambda drawn: _raised(
             drawn, slow=0.0, dawdling=0.3, changes=10, processes=2, keys=2, callers=2, operations=8, verifications=8
         ),
+    ),
+    Mutation(
+        "a write without an answer is forgotten when it is settled",
+        ((Ledger, "_keep_late", lambda self, due, entry: None),),
+        overdue,
+    ),
+    Mutation(
+        "a write without an answer is looked at once more, and then forgotten",
+        ((Ledger, "settle", _settle_at_once),),
+        overdue,
     ),
     Mutation(
         "a command for many documents changes them at any version",

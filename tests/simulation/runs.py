@@ -157,7 +157,7 @@ async def _settle(world: World, workload: Workload) -> None:
         await asyncio.sleep(0.25)
         if not workload.done or any(server.in_flight for server in world.servers.values()):
             continue
-        if not all(process.quiet for process in world.alive) or world.open():
+        if not all(process.quiet for process in world.alive) or world.open() or world.late():
             continue
         if not world.conditions.flips or all(process.stands for process in world.alive):
             return

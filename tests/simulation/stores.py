@@ -48,7 +48,7 @@ from shadow.stores.mongo.durability import Durability, Lasting
 from shadow.stores.ranges import Batch
 from shadow.stores.replays import copy_together, replay_together
 from tests.simulation import alone, expiry
-from tests.simulation.conditions import COLLECTION, LIMIT, REQUEST, Conditions
+from tests.simulation.conditions import COLLECTION, LIMIT, OVERDUE, REQUEST, Conditions
 from tests.simulation.history import WRONG, History
 from tests.simulation.many import SimulatedMany
 from tests.simulation.replays import SimulatedCopies, SimulatedReplays
@@ -162,9 +162,10 @@ class Server:
             self._later(there, lambda: _fail(answer, AutoReconnect("down in the simulation")))
         elif fault == "lost":
             self._later(there + back, lambda: _fail(answer, NetworkTimeout("lost in the simulation")))
-        elif fault in ("late", "unanswered"):
-            if fault == "late":
-                there = rng.random() * (REQUEST if self.primary else 2 * REQUEST)
+        elif fault in ("late", "unanswered", "overdue"):
+            if fault != "unanswered":
+                longest = OVERDUE if fault == "overdue" else REQUEST if self.primary else 2 * REQUEST
+                there = rng.random() * longest
             self._later(there, lambda: self._land(what, effect))
             self._later(rng.random() * back * 2, lambda: _fail(answer, NetworkTimeout("no answer in the simulation")))
         elif fault == "half":
@@ -201,9 +202,11 @@ class Server:
         if self.down:
             return "down" if self._rng.random() < 0.8 else "hung"
         conditions, chance = self._conditions, self._rng.random()
-        for fault in ("refused", "lost", "unanswered", "late", "hung", "half"):
+        for fault in ("refused", "lost", "unanswered", "late", "hung", "half", "overdue"):
             chance -= getattr(conditions, fault)
             if chance < 0:
+                if fault == "overdue" and not self.primary:
+                    fault = "late"
                 return fault if write or fault == "hung" else "lost"
         return ""
 

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from tests.simulation.loop import SimulatedLoop
+from tests.simulation.mutations import overdue
 from tests.simulation.runs import run
 
 SEEDS = int(os.environ.get("SHADOW_SIMULATION_SEEDS", "2000"))
@@ -27,6 +28,18 @@ def test_no_seed_breaks_a_promise(share: int) -> None:
         outcome = run(seed)
         if outcome.failure is not None:
             pytest.fail(outcome.story(), pytrace=False)
+
+
+@pytest.mark.takes_turns
+def test_no_request_that_comes_too_late_breaks_one() -> None:
+    """Long after its caller has given up, and its journal entry is settled."""
+    told = 0
+    for seed in range(60):
+        outcome = run(seed, overdue)
+        if outcome.failure is not None:
+            pytest.fail(outcome.story(), pytrace=False)
+        told += sum("!overdue" in text for _, text in outcome.trace)
+    assert told > 50
 
 
 def test_a_seed_replays_exactly() -> None:

@@ -477,6 +477,10 @@ class World:
         tables = ("intents", "deferred")
         return [row for table in tables for row in self.db.execute(f"SELECT * FROM {table}").fetchall()]
 
+    def late(self) -> bool:
+        """Whether the journal holds keys that it will look at again."""
+        return bool(self.db.execute("SELECT * FROM late").fetchall())
+
     def known_dead(self, owner: Owner) -> bool:
         return self.conditions.deaths_known and owner.pid in self.buried
 

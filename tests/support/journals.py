@@ -46,19 +46,23 @@ class SetClock:
         """The server's own time counts for nothing here."""
 
 
-def mongo_journal(url: str, database: str, *, limit: float = LIMIT, clock: SetClock | None = None) -> RemoteJournal:
+def mongo_journal(
+    url: str, database: str, *, limit: float = LIMIT, late: float = 0.0, clock: SetClock | None = None
+) -> RemoteJournal:
     def connect() -> Driver:
         return MongoDriver(url, database, "journal", patience=patience(limit), clock=clock)
 
-    return RemoteJournal(connect, place=f"mongodb {database}", limit=limit)
+    return RemoteJournal(connect, place=f"mongodb {database}", limit=limit, late=late)
 
 
-def dynamo_journal(url: str, table: str, *, limit: float = LIMIT, clock: SetClock | None = None) -> RemoteJournal:
+def dynamo_journal(
+    url: str, table: str, *, limit: float = LIMIT, late: float = 0.0, clock: SetClock | None = None
+) -> RemoteJournal:
     def connect() -> Driver:
         access = Access("us-east-1", url, "local", "local")
         return DynamoDriver(access, table, patience=patience(limit), clock=clock)
 
-    return RemoteJournal(connect, place=f"dynamodb {table}", limit=limit)
+    return RemoteJournal(connect, place=f"dynamodb {table}", limit=limit, late=late)
 
 
 class Place:
@@ -71,28 +75,30 @@ class Place:
         self._fixture = fixture
         self._open: list[SqliteJournal | RemoteJournal] = []
 
-    def journal(self, clock: SetClock | None = None, limit: float = LIMIT) -> Journal:
-        made = self._make(clock, limit)
+    def journal(self, clock: SetClock | None = None, limit: float = LIMIT, late: float = 0.0) -> Journal:
+        made = self._make(clock, limit, late)
         self._open.append(made)
         return made
 
-    def _make(self, clock: SetClock | None, limit: float) -> SqliteJournal | RemoteJournal:
+    def _make(self, clock: SetClock | None, limit: float, late: float) -> SqliteJournal | RemoteJournal:
         match self.kind.split("-"):
             case ["sqlite"]:
                 path = self._folder / "shadow.db"
                 return (
-                    SqliteJournal(FileSettings(path, limit=limit))
+                    SqliteJournal(FileSettings(path, limit=limit, late=late))
                     if clock is None
-                    else SqliteJournal(FileSettings(path, limit=limit, now=clock))
+                    else SqliteJournal(FileSettings(path, limit=limit, late=late, now=clock))
                 )
             case ["mongo", deployment]:
                 url: str = self._fixture(DEPLOYMENTS[deployment])
                 admit(url, self.name)
-                return mongo_journal(url, self.name, limit=limit, clock=clock)
+                return mongo_journal(url, self.name, limit=limit, late=late, clock=clock)
             case ["dynamo", "local"]:
-                return dynamo_journal(self._fixture("dynamodb_local_url"), self.name, limit=limit, clock=clock)
+                return dynamo_journal(
+                    self._fixture("dynamodb_local_url"), self.name, limit=limit, late=late, clock=clock
+                )
             case _:
-                return dynamo_journal(self._fixture("ministack_url"), self.name, limit=limit, clock=clock)
+                return dynamo_journal(self._fixture("ministack_url"), self.name, limit=limit, late=late, clock=clock)
 
     def close(self) -> None:
         for journal in self._open:

@@ -180,6 +180,10 @@ CONTROL: Final = {
 }
 LIMITS: Final = {
     "operation": ("", "the longest that one operation on the primary can last; any process may adopt an older intent"),
+    "late_writes": (
+        "",
+        "how late a write without an answer may be applied: its key is compared again until then",
+    ),
     "write_deadline": ("", "for one write on the secondary; after that the journal takes care of it"),
     "read_deadline": ("", "for one shadow read; after that it is shed, and counted"),
     "routed_read": ("", "for a read that the secondary answers (`reads`); after that the primary answers it"),

@@ -45,7 +45,7 @@ VALUES: Final[dict[str, Any]] = {
     "allow_partial_results": True, "oplog_replay": True, "batch_size": 5, "max_scan": 1, "max_time_ms": 100,
     "max": [("_id", 1)], "min": [("_id", 1)], "return_key": True, "show_record_id": True, "snapshot": True,
     "allow_disk_use": True, "maxTimeMS": 100, "allowDiskUse": True, "batchSize": 5, "bypassDocumentValidation": True,
-    "cursor": {}, "max_await_time_ms": 5, "filter": {}, "encrypted_fields": {},
+    "cursor": {}, "maxAwaitTimeMS": 5, "readConcern": {"level": "local"}, "filter": {}, "encrypted_fields": {},
 }  # fmt: skip
 _ELSEWHERE: Final = {"session"}
 """Arguments with tests of their own."""

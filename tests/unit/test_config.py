@@ -240,6 +240,7 @@ def leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple
 
 
 OTHERS: Final[dict[str, tuple[str, Any]]] = {
+    "limits.late_writes": ("600", 600.0),
     "mongo.url": ("mongodb://other:1/", SecretStr("mongodb://other:1/")),
     "mongo.database": ("other", "other"),
     "mongo.driver": ("pymongo", "pymongo"),

@@ -41,12 +41,14 @@ class Kind(Enum):
 
     INTENT: `key` (packed), `opened`, `expires`, `owner`. DEFERRED: `key`, `generation`, `since`, `attempts`,
     `next_try`, `settle_after`, `claimed` (the moment of the claim that holds it), `claimant` (its mark), `refused` (the
-    error with which the secondary refuses it). OWNER: `place`, `pid`, `started`, `beat`. PASSED: `number`. UNVERIFIED:
-    `since`, `mark`. PRIMARY: `primary`. SWEEP: `until`.
+    error with which the secondary refuses it). LATE, a settled key that is repaired again because its write may yet
+    take effect: the same, with `since` of the youngest write and, as `settle_after`, the end. OWNER: `place`, `pid`,
+    `started`, `beat`. PASSED: `number`. UNVERIFIED: `since`, `mark`. PRIMARY: `primary`. SWEEP: `until`.
     """
 
     INTENT = "intent"
     DEFERRED = "deferred"
+    LATE = "late"
     OWNER = "owner"
     PASSED = "passed"
     UNVERIFIED = "unverified"
@@ -54,19 +56,21 @@ class Kind(Enum):
     SWEEP = "sweep"
 
 
+_OF_KEYS: Final[Mapping[str, str]] = {
+    "key": "k",
+    "generation": "g",
+    "since": "s",
+    "attempts": "a",
+    "next_try": "t",
+    "settle_after": "f",
+    "claimed": "m",
+    "claimant": "l",
+    "refused": "r",
+}
 STORED: Final[Mapping[Kind, Mapping[str, str]]] = {
     Kind.INTENT: {"key": "k", "opened": "o", "expires": "e", "owner": "w"},
-    Kind.DEFERRED: {
-        "key": "k",
-        "generation": "g",
-        "since": "s",
-        "attempts": "a",
-        "next_try": "t",
-        "settle_after": "f",
-        "claimed": "m",
-        "claimant": "l",
-        "refused": "r",
-    },
+    Kind.DEFERRED: _OF_KEYS,
+    Kind.LATE: _OF_KEYS,
     Kind.OWNER: {"beat": "b"},
     Kind.PASSED: {"number": "n"},
 }
@@ -76,7 +80,7 @@ STORED: Final[Mapping[Kind, Mapping[str, str]]] = {
 @dataclass(frozen=True, slots=True)
 class Place:
     """The address of a record: `name` is the collection's, or the process's; an intent has a digest and an op_id, a
-    deferred key has a digest."""
+    key that is deferred or late has a digest."""
 
     kind: Kind
     name: str = ""
@@ -209,7 +213,7 @@ class Driver(Protocol):
     def note(self, place: Place) -> Record | None: ...
 
     def notes(self, kind: Kind) -> list[Record]:
-        """All records of a kind that is neither INTENT nor DEFERRED."""
+        """All records of a kind that is neither INTENT nor DEFERRED nor LATE."""
 
     def exists(self, kind: Kind, collection: str, digest: str) -> bool:
         """Whether there is a record with this digest, or one whose digest begins with `UNDECIDED`."""
@@ -219,8 +223,8 @@ class Driver(Protocol):
     def intents(self, condition: Condition) -> Iterator[list[Record]]:
         """The intents that meet a condition, in batches; the caller removes each batch before it asks for the next."""
 
-    def turns(self, limit: int, now: float) -> list[Place]:
-        """Up to `limit` deferred keys whose `next_try` has come, earliest first; may lag behind."""
+    def turns(self, kind: Kind, limit: int, now: float) -> list[Place]:
+        """Up to `limit` keys (DEFERRED or LATE) whose `next_try` has come, earliest first; may lag behind."""
 
     def claimed(self, owner: str, now: float) -> Iterator[Record]:
         """The deferred keys whose `claimant` begins so and whose `next_try` is ahead; may lag behind."""

@@ -1,9 +1,9 @@
 """The journal in a DynamoDB table.
 
 Its partitions: `i#0` to `i#3` hold the intents, `d#0` to `d#3` the deferred keys (one item a key, however often it is
-deferred), chosen by the digest of the key; `meta` holds the notes. Sort keys begin with collection and digest, so that
-all there is of a key, and of a collection, lies together. Two indexes hold the deferred keys alone: `by_turn` (which is
-next) and `by_age` (which is oldest).
+deferred), `l#0` to `l#3` the late ones, chosen by the digest of the key; `meta` holds the notes. Sort keys begin with
+collection and digest, so that all there is of a key, and of a collection, lies together. Two indexes hold the deferred
+and late keys alone: `by_turn` (which is next) and `by_age` (which is oldest).
 
 The answers that safety rests on (what is open, whether anything is left) are read from the table, consistently; the
 indexes only propose what to heal, and a conditional write on the table decides. Opening and closing an intent is one
@@ -185,15 +185,15 @@ class DynamoDriver:
                 for at in range(0, len(page), _BATCH):
                     yield [record_of(Kind.INTENT, item) for item in page[at : at + _BATCH]]
 
-    def turns(self, limit: int, now: float) -> list[Place]:
+    def turns(self, kind: Kind, limit: int, now: float) -> list[Place]:
         def next_of(partition: str) -> list[Item]:
             answer = self._table.call("query", IndexName="by_turn", Limit=limit, **_indexed(partition, "t <= :v", now))
             items: list[Item] = answer["Items"]
             return items
 
-        found = [item for items in self._table.each(next_of, partitions(Kind.DEFERRED)) for item in items]
+        found = [item for items in self._table.each(next_of, partitions(kind)) for item in items]
         found.sort(key=lambda item: float(item["t"]["N"]))
-        return [place_at(Kind.DEFERRED, item["sk"]["S"]) for item in found[:limit]]
+        return [place_at(kind, item["sk"]["S"]) for item in found[:limit]]
 
     def claimed(self, owner: str, now: float) -> Iterator[Record]:
         """Reads all that is claimed or postponed, which is little."""
@@ -266,7 +266,7 @@ class DynamoDriver:
                 counts[name] = estimate(counts[name], digest)
                 low = f"{quoted(name)}#{_BEHIND}"
                 # Intents expire, so that the moment of any of them will do.
-                moments += self._least(partition) if kind is Kind.DEFERRED else []
+                moments += self._least(partition) if kind is not Kind.INTENT else []
 
     def _least(self, partition: str) -> list[float]:
         """The moment of the oldest deferred key."""

@@ -30,7 +30,7 @@ __all__ = [
 
 _SHARDS: Final = 4
 META: Final = "meta"
-_LETTERS: Final = {Kind.INTENT: "i", Kind.DEFERRED: "d"}
+_LETTERS: Final = {Kind.INTENT: "i", Kind.DEFERRED: "d", Kind.LATE: "l"}
 PREFIXES: Final[Mapping[Kind, str]] = {
     Kind.OWNER: "owner#",
     Kind.PASSED: "passed#",

@@ -20,6 +20,7 @@ from shadow.journal.server.records import (
     Registered,
     as_claimed,
     as_deferral,
+    as_late,
     digest_of,
     due_of,
     in_order,
@@ -40,15 +41,18 @@ _SWEEP = Place(Kind.SWEEP)
 
 class ServerLedger:
     """What one process does with a journal on a server. `owner` signs its intents by `name`; `limit`: the most seconds
-    that an operation can last. Used by several threads at once."""
+    that an operation can last; `late`: those within which a write of unknown outcome may take effect. Used by several
+    threads at once."""
 
-    def __init__(self, driver: Driver, owner: Owner, name: str, *, limit: float) -> None:
+    def __init__(self, driver: Driver, owner: Owner, name: str, *, limit: float, late: float = 0.0) -> None:
         self.driver = driver
         self.clock = driver.clock
         self.name = name
         self._owner = owner
         self._limit = limit
+        self._late = late
         self._next_sweep = 0.0
+        self._next_late = 0.0
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -97,8 +101,17 @@ class ServerLedger:
         """First those that never failed, oldest first."""
         now = self.clock.earliest()
         self._sweep(now)
+        found = self._due(Kind.DEFERRED, limit, now, lease)
+        if len(found) < limit and now >= self._next_late:
+            late = self._due(Kind.LATE, limit - len(found), now, lease)
+            # None is in a hurry, and a server asks a price for each question.
+            self._next_late = now if late else now + self._limit / 20
+            found += late
+        return found
+
+    def _due(self, kind: Kind, limit: int, now: float, lease: float) -> list[Due]:
         # Each by itself is claimed by whoever comes first: afterwards its turn lies ahead.
-        proposed = self.driver.turns(limit, now)
+        proposed = self.driver.turns(kind, limit, now)
         still_due = [AtMost("next_try", now)]
         claimed = self.driver.change_each(proposed, self._claim(now, lease), still_due) if proposed else []
         return sorted(map(due_of, claimed), key=lambda due: due.since)
@@ -113,20 +126,25 @@ class ServerLedger:
         return {"next_try": now + lease, "claimed": now, "claimant": f"{self.name}#{secrets.token_hex(8)}"}
 
     def settle(self, due: Due) -> bool:
-        place = key_place(due.collection, due.key)
+        place = key_place(due.collection, due.key, late=due.late)
+        if not due.late and 0 < due.settle_after <= due.claimed < due.settle_after - self._limit + self._late:
+            # Before the deferral goes: where that fails, one repair more does no harm.
+            self.driver.merge([as_late(due, limit=self._limit, late=self._late)])
         if self.driver.delete(place, [*as_claimed(due), AtMost("settle_after", due.claimed)]):
             return True
-        self.driver.change(place, {"next_try": Same("settle_after")}, as_claimed(due))
+        again = min(due.next_look, due.settle_after) if due.late else Same("settle_after")
+        self.driver.change(place, {"next_try": again}, as_claimed(due))
         return False
 
     def postpone(self, due: Due, delay: float, refused: str = "") -> None:
         until = self.clock.earliest() + delay
         values = {"next_try": until, "attempts": due.attempts_after(refused), "refused": refused}
-        self.driver.change(key_place(due.collection, due.key), values, as_claimed(due))
+        self.driver.change(key_place(due.collection, due.key, late=due.late), values, as_claimed(due))
 
     def give_back(self, due: Due) -> None:
         """Its turn is that of one that nobody has claimed."""
-        self.driver.change(key_place(due.collection, due.key), {"next_try": Same("since")}, as_claimed(due))
+        place = key_place(due.collection, due.key, late=due.late)
+        self.driver.change(place, {"next_try": Same("since")}, as_claimed(due))
 
     # --- what people ask for ------------------------------------------------------------------------------------
 
@@ -162,7 +180,8 @@ class ServerLedger:
         passed = Counter({each.place.name: int(each.values["number"]) for each in self.driver.notes(Kind.PASSED)})
         passed.update(intents.counts)
         unclean = {each.place.name: float(each.values["since"]) for each in self.driver.notes(Kind.UNVERIFIED)}
-        return JournalStats(intents.counts, deferred.counts, age, unclean, dict(passed), deferred.refused)
+        late = self.driver.tally(Kind.LATE).counts
+        return JournalStats(intents.counts, deferred.counts, age, unclean, dict(passed), deferred.refused, late)
 
     # --- what is noted of a collection --------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The journal in MongoDB: three collections, `<name>.intents`, `<name>.deferred` and `<name>.owners`.
+"""The journal in MongoDB: four collections, `<name>.intents`, `<name>.deferred`, `<name>.late` and `<name>.owners`.
 
 Every write is acknowledged by a majority and by its journal on disk (`w: majority, j: true`). An intent is one
 document, and so is a deferred key, however often it is deferred: what is kept is bounded by the operations under way
@@ -57,6 +57,8 @@ _DEFERRED: Final = (
     IndexModel([("c", ASCENDING), ("r", ASCENDING)], name="by_refusal", partialFilterExpression={"r": {"$gt": ""}}),
 )
 
+_LATE: Final = (IndexModel([("t", ASCENDING)], name="by_turn"), IndexModel([("s", ASCENDING)], name="by_age"))
+
 _READ: Final = {kind: {stored: name for name, stored in names.items()} for kind, names in STORED.items()}
 """The fields of the documents, by kind and the name under which they are stored; those that are missing here are stored
 as they are. `c` and `d` are collection and digest."""
@@ -96,16 +98,19 @@ class MongoDriver:
         )
         self._intents = place[f"{collection}.intents"]
         self._deferred = place[f"{collection}.deferred"]
+        self._late = place[f"{collection}.late"]
         self._owners = place[f"{collection}.owners"]
 
     def _of(self, kind: Kind) -> Any:
-        return {Kind.INTENT: self._intents, Kind.DEFERRED: self._deferred}.get(kind, self._owners)
+        own = {Kind.INTENT: self._intents, Kind.DEFERRED: self._deferred, Kind.LATE: self._late}
+        return own.get(kind, self._owners)
 
     # --- the connection -----------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
         self._intents.create_indexes(list(_INTENTS))
         self._deferred.create_indexes(list(_DEFERRED))
+        self._late.create_indexes(list(_LATE))
 
     def read_clock(self) -> None:
         sent = steady()
@@ -193,9 +198,9 @@ class MongoDriver:
         while found := [_record(Kind.INTENT, each) for each in self._intents.find(chosen).limit(_BATCH)]:
             yield found
 
-    def turns(self, limit: int, now: float) -> list[Place]:
-        found = self._deferred.find({"t": {"$lte": now}}, {"_id": 1}).sort("t").limit(limit)
-        return [_place(Kind.DEFERRED, each) for each in found]
+    def turns(self, kind: Kind, limit: int, now: float) -> list[Place]:
+        found = self._of(kind).find({"t": {"$lte": now}}, {"_id": 1}).sort("t").limit(limit)
+        return [_place(kind, each) for each in found]
 
     def claimed(self, owner: str, now: float) -> Iterator[Record]:
         for each in self._deferred.find({"t": {"$gt": now}, "l": {"$regex": f"^{re.escape(owner)}"}}):
@@ -242,7 +247,7 @@ def _id(place: Place) -> Doc:
     match place.kind:
         case Kind.INTENT:
             return {"_id": place.op_id}
-        case Kind.DEFERRED:
+        case Kind.DEFERRED | Kind.LATE:
             # No collection's name has a NUL.
             return {"_id": f"{place.name}\0{place.digest}"}
         case Kind.SWEEP:
@@ -253,14 +258,14 @@ def _id(place: Place) -> Doc:
 def _place(kind: Kind, raw: Doc) -> Place:
     if kind is Kind.INTENT:
         return Place(kind, raw["c"], raw["d"], raw["_id"])
-    if kind is Kind.DEFERRED:
+    if kind in (Kind.DEFERRED, Kind.LATE):
         return Place(kind, *raw["_id"].split("\0"))
     return Place(kind, raw["_id"].removeprefix(_PREFIXES.get(kind, "")))
 
 
 def _named(place: Place) -> Doc:
     """The fields that repeat what the address says."""
-    if place.kind in (Kind.INTENT, Kind.DEFERRED):
+    if place.kind in (Kind.INTENT, Kind.DEFERRED, Kind.LATE):
         return {"c": place.name, "d": place.digest}
     return {_NAMED[place.kind]: place.name} if place.kind in _NAMED else {}
 

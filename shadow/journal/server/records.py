@@ -22,6 +22,7 @@ __all__ = [
     "age_of",
     "as_claimed",
     "as_deferral",
+    "as_late",
     "digest_of",
     "due_of",
     "estimate",
@@ -106,9 +107,9 @@ def intent_place(row: IntentRow) -> Place:
     return Place(Kind.INTENT, row.collection, row.digest, row.op_id)
 
 
-def key_place(collection: str, key: Key) -> Place:
-    """Of the deferral of a key."""
-    return Place(Kind.DEFERRED, collection, digest_of(key))
+def key_place(collection: str, key: Key, *, late: bool = False) -> Place:
+    """Of the deferral of a key, or of what is left of it when it is settled."""
+    return Place(Kind.LATE if late else Kind.DEFERRED, collection, digest_of(key))
 
 
 def intent_record(row: IntentRow) -> Record:
@@ -148,6 +149,19 @@ def due_of(record: Record) -> Due:
         float(values["since"]),
         float(values["claimed"]),
         refused=values.get("refused", ""),
+        settle_after=float(values["settle_after"]),
+        late=record.place.kind is Kind.LATE,
+    )
+
+
+def as_late(due: Due, *, limit: float, late: float) -> tuple[Place, Merge]:
+    """What stays of a deferral that is settled: its write began `limit` seconds before it could be."""
+    began = due.settle_after - limit
+    return key_place(due.collection, due.key, late=True), Merge(
+        put={"next_try": 2 * due.claimed - began, "since": began},
+        first={"key": pack(due.key), "attempts": 0},
+        add={"generation": 1},
+        most=("settle_after", began + late),
     )
 
 

@@ -114,14 +114,22 @@ class RemoteJournal(ThreadedJournal[ServerLedger, _Side]):
     """Bound to no event loop; its threads start with the first use, and again after a fork.
 
     `connect`: makes the driver of its server, once a process. `place`: where the server is, for people, without
-    credentials. `limit`: seconds after which an intent may be adopted. A server that does not answer makes a call fail
+    credentials. `limit`: seconds after which an intent may be adopted; `late`: those within which a write of unknown
+    outcome may take effect. A server that does not answer makes a call fail
     with `JournalError` within about `patience(limit)` seconds.
     """
 
     def __init__(
-        self, connect: Callable[[], Driver], *, place: str, limit: float = 30.0, supervisor: Supervisor | None = None
+        self,
+        connect: Callable[[], Driver],
+        *,
+        place: str,
+        limit: float = 30.0,
+        late: float = 0.0,
+        supervisor: Supervisor | None = None,
     ) -> None:
         super().__init__(limit, supervisor)
+        self._late = late
         self.place = place
         self._connect = connect
 
@@ -224,7 +232,8 @@ class RemoteJournal(ThreadedJournal[ServerLedger, _Side]):
         side.attempts += 1
         try:
             if side.ledger is None:
-                side.ledger = ServerLedger(self._connect(), side.owner, side.name, limit=self.limit)
+                driver = self._connect()
+                side.ledger = ServerLedger(driver, side.owner, side.name, limit=self.limit, late=self._late)
             side.ledger.enter()
         except Exception as error:
             side.failure = error

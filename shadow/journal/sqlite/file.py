@@ -66,6 +66,8 @@ class FileSettings:
     does not fit on the disk."""
     limit: float = 30.0
     """Seconds after which an intent may be adopted."""
+    late: float = 0.0
+    """Seconds within which a write of unknown outcome may take effect."""
     now: Callable[[], float] | None = None
     """Epoch seconds, in place of the host's steady clock."""
     collections: Sequence[str] = ()
@@ -176,6 +178,7 @@ class JournalFile:
         db.execute(f"PRAGMA synchronous = {settings.synchronous}")
         db.execute(f"PRAGMA journal_size_limit = {_LOG_LIMIT}")
         self.ledger = Ledger(db, owner, limit=settings.limit, now=settings.now)
+        self.ledger.late = settings.late
         if expected is not None and _frames(db) < expected:
             raise DamagedJournal("the write-ahead log has lost transactions")
         self.ledger.enter()
@@ -319,6 +322,7 @@ def _check_all(db: sqlite3.Connection, latest: float) -> None:
     wrong = db.execute(
         'SELECT 1 FROM intents WHERE "check" IS NOT check_of(collection, key) UNION ALL '
         'SELECT 1 FROM deferred WHERE "check" IS NOT check_of(collection, key) UNION ALL '
+        'SELECT 1 FROM late WHERE "check" IS NOT check_of(collection, key) UNION ALL '
         "SELECT 1 FROM unclean WHERE \"check\" IS NOT check_of(collection, x'') UNION ALL "
         "SELECT 1 FROM (SELECT max(opened) AS at FROM intents UNION ALL SELECT max(since) FROM deferred) WHERE at > ? "
         "LIMIT 1",

@@ -14,7 +14,7 @@ from shadow.errors import JournalError
 
 __all__ = ["APPLICATION", "DOUBTS", "PAGE_SIZE", "VERSION", "DamagedJournal", "check_of", "check_schema", "make_schema"]
 
-VERSION: Final = 3
+VERSION: Final = 4
 PAGE_SIZE: Final = 4096
 DOUBTS: Final = "doubts"
 """A kind in `counts` that counts nothing: the random number that the last unverified mark of the collection drew."""
@@ -45,6 +45,12 @@ CREATE TABLE IF NOT EXISTS deferred (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS deferred_by_turn ON deferred (next_try);
 CREATE INDEX IF NOT EXISTS deferred_by_age ON deferred (since);
+CREATE TABLE IF NOT EXISTS late (
+    collection TEXT NOT NULL, key BLOB NOT NULL, generation INTEGER NOT NULL, since REAL NOT NULL,
+    attempts INTEGER NOT NULL, next_try REAL NOT NULL, settle_after REAL NOT NULL, "check" INTEGER NOT NULL,
+    PRIMARY KEY (collection, key)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS late_by_turn ON late (next_try);
 CREATE TABLE IF NOT EXISTS refused (
     collection TEXT NOT NULL, key BLOB NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (collection, key)
 ) WITHOUT ROWID;
@@ -78,7 +84,7 @@ END;
 """
 """The secondary's refusal belongs to the key's deferral, and is deleted with it."""
 
-_COUNTED: Final = ("intents", "deferred", "refused")
+_COUNTED: Final = ("intents", "deferred", "refused", "late")
 SCHEMA: Final = _TABLES + "".join(_TRIGGERS.format(table=table) for table in _COUNTED) + _PASSED + _SETTLED
 
 _ASIDE: Final = """

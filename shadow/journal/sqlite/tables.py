@@ -22,7 +22,17 @@ from shadow.host.process import Owner, time_id
 from shadow.host.steady import steady
 from shadow.journal.base import Due, Entry, JournalStats, Pending, undecided
 from shadow.journal.sqlite.schema import DOUBTS, PAGE_SIZE, DamagedJournal, check_of, make_schema
-from shadow.journal.sqlite.statements import closing, in_parts, opening
+from shadow.journal.sqlite.statements import (
+    CLAIMED,
+    DEFER,
+    LATE,
+    PENDING,
+    REASON,
+    REFUSED,
+    closing,
+    in_parts,
+    opening,
+)
 from shadow.model.values import CANONICAL
 from shadow.model.version import Key
 
@@ -32,35 +42,6 @@ BUSY: Final = 10.0
 """Seconds that a transaction waits for those of other processes."""
 _RETRY_WAIT: Final = 0.002
 
-_DEFER: Final = """
-INSERT INTO deferred
-SELECT collection, key, 1, opened, 0, opened, {settle}, "check" FROM intents WHERE {where}
-ON CONFLICT (collection, key) DO UPDATE SET
-    generation = generation + 1, since = min(since, excluded.since), next_try = min(since, excluded.since),
-    settle_after = max(settle_after, excluded.settle_after)
-"""
-
-_REASON: Final = """coalesce((
-    SELECT reason FROM refused WHERE refused.collection = deferred.collection AND refused.key = deferred.key
-), '')"""
-_REFUSED: Final = """
-INSERT INTO refused VALUES (?, ?, ?) ON CONFLICT (collection, key) DO UPDATE SET reason = excluded.reason
-"""
-
-_PENDING: Final = """
-SELECT * FROM (
-    SELECT opened AS since, collection, key, op_id, owner, opened + :limit AS settle_after,
-        0 AS generation, 0 AS attempts, 0.0 AS next_try, '' AS refused FROM intents
-    WHERE opened >= :since AND (opened, collection, key, op_id) > (:since, :name, :key, :op_id) {where}
-    ORDER BY opened, collection, key, op_id LIMIT :most
-) UNION ALL SELECT * FROM (
-    SELECT since, collection, key, '', '', settle_after, generation, attempts, next_try, {reason} FROM deferred
-    WHERE since >= :since AND (since, collection, key, '') > (:since, :name, :key, :op_id) {where}
-    ORDER BY since, collection, key LIMIT :most
-) ORDER BY 1, 2, 3, 4 LIMIT :most
-"""
-"""Each half in its own order and with its own limit, so that the index on age is scanned and not a million rows
-sorted."""
 _START: Final[dict[str, Any]] = {"since": -math.inf, "name": "", "key": b"", "op_id": ""}
 _ROOM: Final = "?" * PAGE_SIZE
 """A value that needs one page more than the table has."""
@@ -97,6 +78,8 @@ class Ledger:
         self._db = db
         self._owner = owner
         self._limit = limit
+        self.late = 0.0
+        """Seconds within which a write of unknown outcome may take effect."""
         self._clock = now or clock
         self._anchored = now is None
         self._offset = 0.0
@@ -149,6 +132,8 @@ class Ledger:
             "settle_after = CASE WHEN settle_after > 0 THEN :now + :limit ELSE 0.0 END",
             {"now": now, "limit": self._limit},
         )
+        ages = (now, now + self._limit, now + max(self._limit, self.late))
+        self._db.execute("UPDATE late SET since = ?, next_try = ?, settle_after = ?", ages)
 
     def at(self, mark: float) -> float:
         """The moment in the journal's time at which the clock showed `mark`."""
@@ -197,7 +182,7 @@ class Ledger:
 
     def defer(self, op_id: str, *, unknown: bool) -> None:
         settle = "opened + ?" if unknown else "0 * ?"
-        self._db.execute(_DEFER.format(settle=settle, where="op_id = ?"), (self._limit, op_id))
+        self._db.execute(DEFER.format(settle=settle, where="op_id = ?"), (self._limit, op_id))
         self.close(op_id)
 
     def has_open(self, collection: str, key: Key) -> bool:
@@ -212,30 +197,38 @@ class Ledger:
     def due(self, limit: int, lease: float) -> list[Due]:
         now = self.now()
         self._adopt(now)
+        found = self._due("deferred", REASON, limit, now, lease)
+        return found + self._due("late", "''", limit - len(found), now, lease)
+
+    def _due(self, table: str, reason: str, limit: int, now: float, lease: float) -> list[Due]:
         rows = self._db.execute(
-            f'SELECT collection, key, generation, attempts, since, {_REASON}, "check" FROM deferred '  # noqa: S608
-            "WHERE next_try <= ? ORDER BY next_try LIMIT ?",
+            f"SELECT collection, key, generation, attempts, since, {reason}, settle_after, "  # noqa: S608
+            f'"check" FROM {table} WHERE next_try <= ? ORDER BY next_try LIMIT ?',
             (now, limit),
         ).fetchall()
         _check(rows)
         self._db.executemany(
-            "UPDATE deferred SET next_try = ? WHERE collection = ? AND key = ?",
+            f"UPDATE {table} SET next_try = ? WHERE collection = ? AND key = ?",  # noqa: S608
             [(now + lease, row[0], row[1]) for row in rows],
         )
-        return [Due(row[0], _unpack(row[1]), row[2], row[3], row[4], now, now + lease, row[5]) for row in rows]
+        late = table == "late"
+        return [
+            Due(name, _unpack(key), generation, attempts, since, now, now + lease, refused, settle_after, late)
+            for name, key, generation, attempts, since, refused, settle_after, _ in rows
+        ]
 
     def claim(self, collection: str, key: Key, lease: float) -> Due | None:
         now = self.now()
         self._adopt(now)
         place = (collection, _pack(key))
         where = "WHERE collection = ? AND key = ?"
-        query = f"SELECT generation, attempts, since, {_REASON} FROM deferred {where}"  # noqa: S608
+        query = f"SELECT generation, attempts, since, {REASON}, settle_after FROM deferred {where}"  # noqa: S608
         row = self._db.execute(query, place).fetchone()
         if row is None:
             return None
         self._db.execute(f"UPDATE deferred SET next_try = ? {where}", (now + lease, *place))  # noqa: S608
-        generation, attempts, since, refused = row
-        return Due(collection, key, generation, attempts, since, now, now + lease, refused)
+        generation, attempts, since, refused, settle_after = row
+        return Due(collection, key, generation, attempts, since, now, now + lease, refused, settle_after)
 
     def entries(self, limit: int, collection: str | None, after: Pending | None) -> list[Pending]:
         where = "" if collection is None else "AND collection = :collection"
@@ -243,15 +236,15 @@ class Ledger:
         if after is not None:
             place = {"since": after.since, "name": after.collection, "key": _pack(after.key), "op_id": after.op_id}
         arguments = {"limit": self._limit, "collection": collection, "most": limit, **place}
-        return self._pending(self._db.execute(_PENDING.format(where=where, reason=_REASON), arguments).fetchall())
+        return self._pending(self._db.execute(PENDING.format(where=where, reason=REASON), arguments).fetchall())
 
     def explain(self, collection: str, key: Key) -> list[Pending]:
-        query = _PENDING.format(where="AND collection = :collection AND key = :its", reason=_REASON)
+        query = PENDING.format(where="AND collection = :collection AND key = :its", reason=REASON)
         arguments = {"limit": self._limit, "collection": collection, "its": _pack(key), "most": -1, **_START}
         return self._pending(self._db.execute(query, arguments).fetchall())
 
     def _pending(self, rows: Sequence[tuple[Any, ...]]) -> list[Pending]:
-        """Rows of `_PENDING` as entries, with the owners that are known to be dead."""
+        """Rows of `PENDING` as entries, with the owners that are known to be dead."""
         known = self._db.execute("SELECT id, place, pid, started FROM owners").fetchall()
         dead = {id_ for id_, *owner in known if self._known_dead(Owner(*owner))}
         return [
@@ -260,30 +253,43 @@ class Ledger:
         ]
 
     def settle(self, due: Due) -> bool:
-        # `next_try` is that of this claim: a late settlement could else clear the first deferral of a key that another
-        # process has settled meanwhile, for generations start again then.
-        entry = (due.collection, _pack(due.key), due.generation, due.until)
-        where = "WHERE collection = ? AND key = ? AND generation = ? AND next_try = ?"
-        done = self._db.execute(f"DELETE FROM deferred {where} AND settle_after <= ?", (*entry, due.claimed))  # noqa: S608
+        table, entry = _table(due), (due.collection, _pack(due.key), due.generation, due.until)
+        if not due.late and 0 < due.settle_after <= due.claimed < due.settle_after - self._limit + self.late:
+            self._keep_late(due, entry)
+        done = self._db.execute(
+            f"DELETE FROM {table} WHERE {CLAIMED} AND settle_after <= ?",  # noqa: S608
+            (*entry, due.claimed),
+        )
         if done.rowcount == 0:
-            self._db.execute(f"UPDATE deferred SET next_try = settle_after {where}", entry)  # noqa: S608
+            again = due.next_look if due.late else math.inf
+            self._db.execute(
+                f"UPDATE {table} SET next_try = min(settle_after, ?) WHERE {CLAIMED}",  # noqa: S608
+                (again, *entry),
+            )
         return done.rowcount == 1
+
+    def _keep_late(self, due: Due, entry: tuple[Any, ...]) -> None:
+        found = self._db.execute(f"SELECT 1 FROM deferred WHERE {CLAIMED}", entry)  # noqa: S608
+        if found.fetchone() is not None:
+            times = {"limit": self._limit, "late": self.late, "claimed": due.claimed}
+            self._db.execute(LATE, {**times, "collection": entry[0], "key": entry[1]})
 
     def postpone(self, due: Due, delay: float, refused: str = "") -> None:
         place = (due.collection, _pack(due.key))
         done = self._db.execute(
-            "UPDATE deferred SET attempts = ?, next_try = ? "
-            "WHERE collection = ? AND key = ? AND generation = ? AND next_try = ?",
+            f"UPDATE {_table(due)} SET attempts = ?, next_try = ? WHERE {CLAIMED}",  # noqa: S608
             (due.attempts_after(refused), self.now() + delay, *place, due.generation, due.until),
         )
-        if done.rowcount and refused:
-            self._db.execute(_REFUSED, (*place, refused))
-        elif done.rowcount:
+        if due.late or not done.rowcount:
+            return
+        if refused:
+            self._db.execute(REFUSED, (*place, refused))
+        else:
             self._db.execute("DELETE FROM refused WHERE collection = ? AND key = ?", place)
 
     def give_back(self, due: Due) -> None:
         self._db.execute(
-            "UPDATE deferred SET next_try = since WHERE collection = ? AND key = ? AND generation = ? AND next_try = ?",
+            f"UPDATE {_table(due)} SET next_try = since WHERE {CLAIMED}",  # noqa: S608
             (due.collection, _pack(due.key), due.generation, due.until),
         )
 
@@ -293,8 +299,10 @@ class Ledger:
         ).fetchone()[0]
         age = max(0.0, self.now() - oldest) if oldest is not None else 0.0
         unclean = dict(self._db.execute("SELECT collection, since FROM unclean").fetchall())
-        counts = {kind: self._count(kind) for kind in ("intents", "deferred", "passed", "refused")}
-        return JournalStats(counts["intents"], counts["deferred"], age, unclean, counts["passed"], counts["refused"])
+        counts = {kind: self._count(kind) for kind in ("intents", "deferred", "passed", "refused", "late")}
+        return JournalStats(
+            counts["intents"], counts["deferred"], age, unclean, counts["passed"], counts["refused"], counts["late"]
+        )
 
     def _count(self, kind: str) -> dict[str, int]:
         query = "SELECT collection, number FROM counts WHERE kind = ? AND number > 0"
@@ -356,7 +364,7 @@ class Ledger:
             self._db.execute("DELETE FROM counts WHERE kind = ? AND collection = ?", (DOUBTS, collection))
 
     def _adopt_where(self, where: str, argument: Any) -> None:
-        self._db.execute(_DEFER.format(settle="opened + ?", where=where), (self._limit, argument))
+        self._db.execute(DEFER.format(settle="opened + ?", where=where), (self._limit, argument))
         self._db.execute(f"DELETE FROM intents WHERE {where}", (argument,))  # noqa: S608 - two constants above
 
     # --- group commit -------------------------------------------------------------------------------------------
@@ -449,6 +457,10 @@ class JournalTask:
     """The id of the operation whose intent it closes, if `work` does nothing else."""
     result: Any = None
     error: BaseException | None = None
+
+
+def _table(due: Due) -> str:
+    return "late" if due.late else "deferred"
 
 
 def _check(rows: Sequence[tuple[Any, ...]]) -> None:

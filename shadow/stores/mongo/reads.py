@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from bson import Int64, ObjectId
 from bson.errors import InvalidBSON
+from pymongo.cursor_shared import CursorType
 
 from shadow.model.operation import (
     Hit,
@@ -46,8 +47,11 @@ _PAGE: Final = 100
 """Documents fetched at a time where the application named no batch size; MongoDB's own first batch has 101."""
 
 
-async def _next_page(cursor: Any, size: int) -> list[Any]:
+async def _next_page(cursor: Any, size: int, kind: Any) -> list[Any]:
     with plain_errors():
+        if kind in (CursorType.TAILABLE, CursorType.TAILABLE_AWAIT):  # Motor lists none of them
+            found = await anext(cursor, None)
+            return [] if found is None else [found]
         page: list[Any] = await cursor.to_list(length=size)
         return page
 
@@ -98,9 +102,9 @@ class MongoReads(MongoAccess):
             batch_size=query.batch_size,
             **options,
         )
-        size = query.batch_size or _PAGE
+        size, kind = query.batch_size or _PAGE, options.get("cursor_type")
         try:
-            while cursor.alive and (page := await _next_page(cursor, size)):
+            while cursor.alive and (page := await _next_page(cursor, size, kind)):
                 hits = (read(raw, reserved, query.projection) for raw in page)
                 yield [hit for hit in hits if hit is not None]
         finally:
