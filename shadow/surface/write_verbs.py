@@ -15,6 +15,7 @@ from pymongo.results import DeleteResult, InsertOneResult, UpdateResult
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.operation import ANY, Applied, Delete, Insert, MongoOnly, Replace, Update, Verb
+from shadow.model.stored import RawDocument, with_id
 from shadow.model.values import snapshot
 from shadow.model.version import Document, Image, fresh_id, fresh_ids
 from shadow.mongoql import cached_filter, cached_projection, cached_update
@@ -22,7 +23,7 @@ from shadow.mongoql.chance import chance_in, chance_in_filter
 from shadow.mongoql.collation import is_collated
 from shadow.mongoql.failures import failure
 from shadow.mongoql.updates import check_upsert
-from shadow.mongoql.upserts import check_same_key, with_key
+from shadow.mongoql.upserts import with_key
 from shadow.surface.arguments import Arguments, key_in
 from shadow.surface.collection_base import CollectionBase
 from shadow.surface.results import as_command, as_inserted, as_write, by_pipeline, deleted, updated
@@ -173,10 +174,11 @@ class WriteVerbs(CollectionBase):
         image: Image | None = (applied[0].post if after else applied[0].pre) if applied else None
         if image is None or image.document is None:
             return None
-        if type(image.document) is not dict:
-            shown = self._present(image.document)  # which holds more than its values do
+        document = image.document
+        if type(document) is not dict and not (shape and isinstance(document, RawDocument)):
+            shown = self._present(document)  # which holds more than its values do
             return shape(shown) if shape else shown
-        return self._present(snapshot(shape(image.document) if shape else image.document))
+        return self._present(snapshot(shape(dict(document)) if shape else document))
 
     async def _update(
         self,
@@ -229,9 +231,8 @@ class WriteVerbs(CollectionBase):
                 take.sort(sort),
             )
             key = key_in(wanted) if take.mongo_only is None else ANY
-            if "_id" in whole and key is not ANY:
-                check_same_key(whole, key)
-                whole = with_key(whole, whole["_id"])
+            if "_id" in whole:
+                whole = with_id(whole, key)
             new = ObjectId() if upsert else None
             return Replace(key, wanted, whole, fresh_id(), upsert, order, new, mongo_only=take.mongo_only)
 
