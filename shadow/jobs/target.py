@@ -43,7 +43,7 @@ async def _each_alone(keys: Sequence[Key]) -> list[Healing | None]:
 @dataclass(frozen=True)
 class JobTarget:
     """One collection's stores with their roles at the beginning of a job. `identity` says, without credentials, which
-    stores and which table these are; `repair` heals one key and checks the route itself; `repair_many` does so with
+    stores and which table these are; `repair` repairs one key and checks the route itself; `repair_many` does so with
     many keys, with None for each that `repair` has to be asked for; `findings`: those of this host, which a job may
     close; `check_kind` raises `JobRefused` if the collection is of a kind that both stores cannot hold alike; `expiry`:
     by which rule documents expire."""
@@ -115,7 +115,7 @@ class JobTarget:
             raise self._no_more(self.routes[self.collection]) from error
 
     async def heal_many(self, keys: Sequence[Key]) -> list[Healing | None]:
-        """Heals many keys in few requests, outside `steady`. None for each key that `heal` has to be asked for. Raises
+        """Repairs many keys in few requests, outside `steady`. None for each that `heal` has to be asked for. Raises
         `RouteChanged` where only one store is written by now."""
         try:
             return await self.repair_many(keys)

@@ -202,10 +202,11 @@ async def heal_many(
     *,
     traces: Traces = NO_TRACES,
 ) -> list[Healing | None]:
-    """One attempt of `heal` for many keys, in the same order: the secondary is read first, then the primary, and then
-    each key is put on a condition of its own. None: the key was not made equal here, and `heal` has to find out why.
+    """One attempt of a repair for many keys, in the same order: the secondary is read first, then the primary, and then
+    each key is put on a condition of its own. None: the key was not made equal here, and has to be repaired alone,
+    which finds out why.
 
-    What needs more than one attempt is left to `heal`: documents that cannot be copied, contents that the condition
+    What needs more than one attempt is left to that: documents that cannot be copied, contents that the condition
     cannot distinguish, whatever has changed meanwhile. Raises what the stores raise; some keys may be put then.
     """
     with traces.request(secondary.name, Role.SECONDARY):
@@ -231,7 +232,7 @@ async def heal_many(
 
 
 def _copied(wanted: Image) -> Image | None:
-    """What the secondary is to hold. None where `heal` would have to wait."""
+    """What the secondary is to hold. None where a repair would have to wait."""
     if isinstance(wanted.state, Tombstone) and wanted.state.passing:
         return None
     return wanted if wanted.present else Image(Tombstone(fresh_id()))

@@ -1,6 +1,6 @@
 """The healer: repairs keys between the two stores, one by one and in batches, on request and from the journal.
 
-A batch is one attempt for many keys, in the order of a heal; what it has not made equal is healed alone, which also
+A batch is one attempt for many keys, in the order of a repair; what it has not made equal is repaired alone, which also
 finds out why. Nothing here ever raises into an application call.
 """
 
@@ -77,7 +77,7 @@ class Healer:
         return await heal(primary, secondary, collection, key, untangles=self._untangler, traces=self._traces)
 
     async def _heal_many(self, collection: str, keys: Sequence[Key], route: Route) -> list[Healing | None]:
-        """None for each key that is to be healed alone. Raises what the stores raise."""
+        """None for each key that is to be repaired alone. Raises what the stores raise."""
         primary, secondary = self._stores[route.primary], self._stores[route.secondary]
         results: list[Healing | None] = []
         if not isinstance(primary, CopyingMany) or not isinstance(secondary, CopyingMany):
@@ -120,7 +120,7 @@ class Healer:
     # --- recovery -----------------------------------------------------------------------------------------------
 
     async def recover_forever(self, turn: Callable[[], None] = lambda: None) -> None:
-        """Heals what is due until cancelled; raises what the journal raises. `turn` is called at each round."""
+        """Repairs what is due until cancelled; raises what the journal raises. `turn` is called at each round."""
         while True:
             turn()
             if await self.recover() < self._limits.recover_batch:
@@ -135,7 +135,7 @@ class Healer:
         await asyncio.sleep(min(0.02, self._limits.recover_every))
 
     async def recover(self) -> int:
-        """Heals one batch of due keys. Returns how many were due. While the secondary is down, one key is the probe."""
+        """Repairs one batch of due keys; how many were due. While the secondary is down, one key is the probe."""
         probing = not all(breaker.closed for breaker in self._breakers.values())
         batch = 1 if probing else self._limits.recover_batch
         found = await self._journal.due(batch, lease=self._limits.operation)
@@ -160,7 +160,7 @@ class Healer:
         return len(found)
 
     async def _recover_together(self, found: Sequence[Due]) -> list[Due]:
-        """Heals in batches what can be, and returns what is to be healed alone: among that, what the secondary has
+        """Repairs in batches what can be, and returns what is to be repaired alone: among that, what the secondary has
         refused before."""
         alone: list[Due] = []
         together: dict[str, list[Due]] = {}
@@ -172,7 +172,7 @@ class Healer:
         return alone
 
     async def _recover_batch(self, collection: str, batch: Sequence[Due]) -> Sequence[Due]:
-        """Those that are to be healed alone."""
+        """Those that are to be repaired alone."""
         async with self._routes.healing(collection) as route:
             breaker = self._breakers[route.secondary]
             if not route.dual_write or not breaker.closed:
@@ -227,7 +227,7 @@ class Healer:
                 self._causes.forget(due.collection, due.key)
 
     async def repair(self, collection: str, key: Key) -> Healing:
-        """Heals one key on request, or what an undecided one stands for. Raises `NotFollowed` in phase `off`,
+        """Repairs one key on request, or what an undecided one stands for. Raises `NotFollowed` in phase `off`,
         `HealContended`, TimeoutError, and what the stores raise."""
         result = Healing.EQUAL
         async with self._routes.healing(collection) as route:
@@ -245,7 +245,7 @@ class Healer:
         return result
 
     async def repair_many(self, collection: str, keys: Sequence[Key]) -> list[Healing | None]:
-        """Heals many keys on request, in few requests. None for each key that `repair` has to be asked for, whatever
+        """Repairs many keys on request, in few requests. None for each key that `repair` has to be asked for, whatever
         the reason. Raises `NotFollowed` in phase `off`."""
         async with self._routes.healing(collection) as route:
             check_followed(collection, route)

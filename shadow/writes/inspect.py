@@ -47,7 +47,7 @@ Repair = Callable[[str, Key], Awaitable[Healing]]
 RepairMany = Callable[[str, Sequence[Key]], Awaitable[list[Healing | None]]]
 
 _TOGETHER: Final = 100
-"""Keys that are healed in one batch."""
+"""Keys that are repaired in one batch."""
 
 
 class Action(enum.StrEnum):
@@ -230,7 +230,7 @@ class Inspector:
     async def _in_batches(
         self, keys: Sequence[tuple[str, Key]], report: HealReport, failures: _Failures
     ) -> list[tuple[str, Key]]:
-        """Heals what can be healed together, and returns the keys that are to be healed alone."""
+        """Repairs what can be repaired together, and returns the keys that are to be repaired alone."""
         alone: list[tuple[str, Key]] = []
         together: dict[str, list[Key]] = {}
         for name, key in keys:
@@ -248,7 +248,7 @@ class Inspector:
     async def _batch(
         self, collection: str, keys: Sequence[Key], report: HealReport, failures: _Failures
     ) -> Sequence[Key]:
-        """Heals and settles keys of one collection under claims. What was not healed is returned, without one."""
+        """Repairs and settles keys of one collection under claims. What was not repaired is returned, without one."""
         claims = (self._journal.claim(collection, key, self._limits.operation) for key in keys)
         found = await asyncio.gather(*claims, return_exceptions=True)
         dues = [due for due in found if isinstance(due, Due)]
@@ -274,7 +274,7 @@ class Inspector:
         return [due.key for due in left]
 
     async def _end(self, due: Due, result: Healing | None) -> Healing | None:
-        """Settles the claim of a key that was healed, or may not be."""
+        """Settles the claim of a key that was repaired, or may not be."""
         if result is Healing.REVERSED:
             await self._journal.postpone(due, 0)
         elif result is not None and not await self._journal.settle(due):
@@ -282,7 +282,7 @@ class Inspector:
         return result
 
     async def _healed_together(self, collection: str, dues: Sequence[Due]) -> list[Healing | None]:
-        """What came of each; None: it is to be healed alone, which also finds out why."""
+        """What came of each; None: it is to be repaired alone, which also finds out why."""
         route = self._routes[collection]
         primary, secondary = self._stores[route.primary], self._stores[route.secondary]
         results: list[Healing | None] = [None] * len(dues)

@@ -56,7 +56,7 @@ there are workers: what a call for many documents makes in an instant would else
 
 
 class Replicator(Healer):
-    """One for each event loop. What it cannot replay, it heals."""
+    """One for each event loop. What it cannot replay, it repairs."""
 
     def __init__(self, context: LoopContext) -> None:
         super().__init__(context)
