@@ -219,7 +219,8 @@ class Batching(Protocol):
         self, collection: str, changes: Sequence[Change], op_ids: Sequence[str]
     ) -> list[Applied | Exception | None]:
         """Many `Update`s or `Delete`s as the store that answers, each at its own key and otherwise equal; one
-        result each, as `apply` would give it. Nothing is attempted after the first error (None). See `stores.many`."""
+        result each, as `apply` would give it, but that the image before a deletion may have the key alone. Nothing is
+        attempted after the first error (None). See `stores.many`."""
 
 
 @runtime_checkable
