@@ -220,6 +220,7 @@ def export(
                 region=settings.dynamo.region,
                 journal=_journal(settings),
                 control=_control(settings),
+                followed=settings.observe.follow_writers,
             )
     typer.echo(json.dumps(made, indent=2))
 

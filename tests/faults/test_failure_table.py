@@ -503,7 +503,7 @@ async def test_a_transaction_is_open_while_the_phase_changes(site: Site) -> Shad
         assert caught.value.has_error_label("TransientTransactionError")
 
     # Nothing but the transaction keeps the flip from being made.
-    site = site.but(limits={"operation": 20.0, "write_deadline": 20.0}, patience=20.0)
+    site = site.but(limits={"operation": 20.0, "write_deadline": 20.0, "drain": 12.0}, patience=20.0)
     async with site.shadow() as shadow:
         await shadow.prepare()
         await writes(shadow)
