@@ -33,12 +33,9 @@ _OWN: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
 }
 """An attribute of PyMongo's cursor to what setting it means."""
 _AT_FIRST: Final[Mapping[str, Any]] = {
-    "_exhaust": False,
-    "_has_filter": True,
-    "_query_flags": 0,
-    "_spec": {},
-    "_limit": 0,
-}
+    "_exhaust": False, "_has_filter": True, "_limit": 0, "_query_flags": 0, "_spec": {},
+}  # fmt: skip
+"""What such a function reads before it sets."""
 
 
 class Delegate:
@@ -49,6 +46,10 @@ class Delegate:
 
     def _check_okay_to_chain(self) -> None:
         """The cursor's own methods raise InvalidOperation once it has been read."""
+
+    @property
+    def _killed(self) -> bool:
+        return bool(self._cursor.closed)
 
     def _set_hint(self, index: Any) -> None:
         self._cursor.hint(index)
