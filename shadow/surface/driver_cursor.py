@@ -15,6 +15,7 @@ from shadow.errors import UnsupportedOperation
 from shadow.model.operation import Query
 from shadow.mongoql.collation import uncollated
 from shadow.stores.mongo.drivers import cursor_class
+from shadow.surface.cursor_delegate import Delegate
 from shadow.surface.futures import begun, driver_kind, is_motor
 
 __all__ = ["Chained", "DriverCursor", "MotorLoop", "MotorReads", "chained", "no_indexing"]
@@ -118,10 +119,10 @@ class MotorReads(MotorLoop):
         return self._has_closed()
 
     @property
-    def delegate(self) -> Self:
-        """Motor's cursor is made of one of PyMongo's. This one has all that a class made on Motor's asks of it."""
+    def delegate(self) -> Delegate:
+        """Motor's cursor is made of one of PyMongo's. This has all that a class made on Motor's asks of it."""
         self._of_motor("delegate")
-        return self
+        return Delegate(self)
 
     def _has_started(self) -> bool:
         raise NotImplementedError

@@ -13,6 +13,7 @@ from shadow.model.operation import Verb
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import StoreName
 from shadow.routes.forwarder import Passage
+from shadow.surface.cursor_delegate import Delegate
 from shadow.surface.driver_cursor import DriversClass, MotorLoop, no_indexing
 from shadow.surface.futures import at_once, begun, is_motor
 
@@ -106,6 +107,12 @@ class RoutedCursor(MotorLoop):
         """Motor's: whether `close` was called."""
         self._of_motor("closed")
         return self._inner is not None and bool(self._inner.closed)
+
+    @property
+    def delegate(self) -> Any:
+        """Motor's: of a cursor that was not read yet, one that keeps what is set for whichever path the read takes."""
+        self._of_motor("delegate")
+        return self._inner.delegate if self._settled else Delegate(self)
 
     async def _first(self, call: Callable[[], Awaitable[Any]]) -> Any:
         if self._settled:

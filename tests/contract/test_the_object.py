@@ -343,6 +343,49 @@ async def test_motors_ways_to_read(shadow: Shadow, driver: str) -> None:
     assert told == [1, 2]
 
 
+async def test_a_class_made_on_motors_cursor_can_be_chained(shadow: Shadow, driver: str) -> None:
+    """Its methods are Motor's, which call PyMongo's functions with the cursor's `delegate`: umongo's cursor is one."""
+    if driver == "pymongo":
+        return
+    from motor.motor_asyncio import AsyncIOMotorCursor
+
+    class Wrapped(AsyncIOMotorCursor):  # type: ignore[misc, type-arg]
+        def __init__(self, cursor: Any) -> None:
+            self.delegate = cursor.delegate
+
+    for name in ("things", "others"):
+        collection = shadow[name]
+        if name == "others":
+            await collection.insert_many([dict(each) for each in DOCUMENTS])
+
+        async def chained(name: str, *values: Any, collection: Any = collection) -> list[int]:
+            cursor = collection.find({}, sort=[("_id", 1)])
+            wrapped = Wrapped(cursor)
+            assert getattr(wrapped, name)(*values) is wrapped
+            return [each["_id"] for each in await cursor.to_list(None)]
+
+        assert await chained("limit", 2) == [1, 2]
+        assert await chained("skip", 1) == [2, 3]
+        assert await chained("sort", "_id", -1) == [3, 2, 1]
+        assert await chained("sort", [("n", 1), ("_id", -1)]) == [2, 3, 1]
+        harmless: dict[str, Any] = {
+            "batch_size": 2, "comment": "why", "max_time_ms": 9999, "allow_disk_use": True, "hint": "_id_",
+            "add_option": 16, "remove_option": 16, "max_await_time_ms": 5, "collation": None,
+        }  # fmt: skip
+        for each, value in harmless.items():
+            assert await chained(each, value) == [1, 2, 3], each
+        for each, wrong in {"limit": "x", "skip": -1, "sort": 5, "hint": 5, "batch_size": -1}.items():
+            with pytest.raises((TypeError, ValueError)):
+                await chained(each, wrong)
+        if name == "others" or not flipped(shadow):
+            assert await chained("where", "this.n == 1") == [1, 3]
+            assert await chained("collation", {"locale": "sv"}) == [1, 2, 3]
+        read = collection.find({}, sort=[("_id", 1)])
+        await read.to_list(None)
+        with pytest.raises(InvalidOperation):
+            Wrapped(read).limit(1)
+
+
 async def test_a_cursor_is_one_of_the_drivers_and_says_where_it_is(shadow: Shadow, driver: str) -> None:
     for name in ("things", "others"):
         found, listed = shadow[name].find(), await awaited(shadow[name].aggregate([]))
