@@ -10,25 +10,29 @@ from pymongo.errors import ConnectionFailure
 
 from shadow import Shadow
 from shadow.errors import JournalError
-from shadow.host.failpoints import Point
+from shadow.model.events import Event, KeyAgreed
 from tests.support.shadows import COLLECTION, Site
 
 __all__ = ["increment", "recover"]
 
 
 def recover(site: Site, go: str, log: str) -> None:
-    """Waits for the file `go`, then heals until the journal is empty: a line in `log` for each heal that began."""
+    """Waits for the file `go`, then heals until the journal is empty: a line in `log` for each key that was healed."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-
-    def reach(at: Point) -> None:
-        if at is Point.BEFORE_HEAL:
-            os.write(file, b"heal\n")
 
     async def run() -> None:
         os.write(file, b"ready\n")
         while not os.path.exists(go):  # noqa: ASYNC110 - another process makes it
             await asyncio.sleep(0.005)
-        async with site.shadow(reach) as shadow:
+        async with site.shadow() as shadow:
+            publish = shadow.admin.report.publish
+
+            def noting(event: Event) -> None:
+                if isinstance(event, KeyAgreed):
+                    os.write(file, b"heal\n")
+                publish(event)
+
+            shadow.admin.report.publish = noting  # type: ignore[method-assign]
             await shadow._engine.start()
             assert await shadow.settled(60)
 
