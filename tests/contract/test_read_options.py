@@ -55,10 +55,11 @@ ALONE: Final = frozenset({"linearizable", "snapshot"})
 
 
 def asked(commands: Commands) -> list[tuple[Any, ...]]:
-    """Of each read: its name, the member, and the options."""
+    """Of each read of the collection: its name, the member, and the options. The library has reads of its own."""
     return [
         (each.name, each.member, each.body.get("readConcern", {}).get("level"), each.body.get("$readPreference"))
         for each in commands.take(READS)
+        if each.body.get(each.name) == "things"
     ]
 
 
