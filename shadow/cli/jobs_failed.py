@@ -49,8 +49,8 @@ def failed(
     """Lists the documents that a backfill could not copy, and retries them.
 
     Each with its key and the reason. --file writes a file that only its owner can read. After --retry the job has the
-    outcome of that attempt, and the gate `copied` goes by it. Of a verification it lists what differs. Exit code 0 if
-    the list is empty, 1 if it is not, 2 if the retry was refused."""
+    outcome of that attempt, which opens or closes the gate `copied`. Of a verification it lists what differs. Exit code
+    0 if the list is empty, 1 if it is not, 2 if the retry was refused."""
     if again:
         done = run(config, _retry(config, job, quiet=as_json))
         tell_lacking(config, reasons_of(done))

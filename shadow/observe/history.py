@@ -35,14 +35,14 @@ class History:
 
     def __init__(self, *, now: Callable[[], float] = time.time) -> None:
         self._now = now
-        self._lock = threading.Lock()
         self._begin()
 
     def _begin(self) -> None:
-        self._pid = os.getpid()
+        self._lock = threading.Lock()
         self.writer = fresh_id()
         self._hours: dict[int, dict[str, _Tally]] = {}
         self._changed: set[int] = set()
+        self._pid = os.getpid()
 
     @property
     def hour(self) -> int:
@@ -53,21 +53,25 @@ class History:
         return {ComparisonFinished: self._finished, RuleApplied: self._ruled, NoiseMeasured: self._noise}
 
     def _finished(self, event: ComparisonFinished) -> None:
-        with self._lock:
+        with self._held():
             self._of(event.collection).verdicts[event.verdict.value] += event.count
 
     def _ruled(self, event: RuleApplied) -> None:
-        with self._lock:
+        with self._held():
             self._of(event.collection).rules[event.rule] += 1
 
     def _noise(self, event: NoiseMeasured) -> None:
-        with self._lock:
+        with self._held():
             self._of(event.collection).noise[event.verdict.value] += 1
 
-    def _of(self, collection: str) -> _Tally:
+    def _held(self) -> threading.Lock:
+        """The lock. A forked process begins with no counts, for its parent writes those itself, and with a lock of its
+        own: a thread of the parent may have held the other one."""
         if self._pid != os.getpid():
-            # A forked process has the counts of its parent, which writes them itself.
             self._begin()
+        return self._lock
+
+    def _of(self, collection: str) -> _Tally:
         hour = self.hour
         self._changed.add(hour)
         of_hour = self._hours.setdefault(hour, {})
@@ -83,9 +87,7 @@ class History:
     def take(self) -> tuple[str, Counts]:
         """The writer's id, and what has changed since it was last taken; `put_back` follows where it was not written.
         Hours that are over are forgotten with that."""
-        with self._lock:
-            if self._pid != os.getpid():
-                self._begin()
+        with self._held():
             taken = {hour: _shown(self._hours[hour]) for hour in self._changed}
             self._changed.clear()
             this = self.hour

@@ -214,7 +214,7 @@ def test_a_broken_guard_of_one_collection_takes_the_whole_flip_back_whatever_is_
     assert now.reason == "errors of a.b: a figure"
     assert now.figures["errors"] == "users: a figure; a.b: a figure; a.b: a figure"
     again, steps = rounds(now, *[(THERE, HOLDS)] * 100)
-    assert (again, steps) == (now, []), "what is decided stays, however well it goes by then"
+    assert (again, steps) == (now, []), "what is decided stays, also if the guards hold again"
 
 
 def test_where_it_is_not_to_be_taken_back_each_break_is_told_once_and_the_window_goes_on() -> None:
