@@ -21,7 +21,7 @@ from shadow.mongoql.joins import compile_lookup, compile_union, compile_unwind
 from shadow.mongoql.predicates import is_number, truncated
 from shadow.mongoql.projections import compile_adding, compile_stage, compile_unset
 from shadow.mongoql.redaction import compile_redact
-from shadow.mongoql.references import with_references
+from shadow.mongoql.references import as_stored, in_order
 from shadow.mongoql.stages import NOTHING_GIVEN, Compiled, Lookup, Stage, Variables, no_lookup
 from shadow.mongoql.support import Family, require
 from shadow.mongoql.windows import compile_windows
@@ -46,7 +46,9 @@ class Pipeline:
     def run(self, documents: Iterable[Document], lookup: Lookup | None = None) -> list[Document]:
         """The pipeline's result for `documents`, which are not changed. `lookup` returns another collection's documents
         by name. Groups have the order of first occurrence."""
-        return [with_references(each) for each in self.steps(documents, lookup)]
+        found = lookup or no_lookup
+        made = self.steps(map(in_order, documents), lambda name: map(in_order, found(name)))
+        return [as_stored(each) for each in made]
 
     def steps(self, documents: Iterable[Document], lookup: Lookup | None = None) -> list[Document]:
         """See `run`; what the driver reads as a DBRef may be a plain document."""

@@ -22,7 +22,7 @@ from shadow.mongoql.failures import failure, unknown_operator
 from shadow.mongoql.fieldpaths import checked_path
 from shadow.mongoql.filters import Filter, compile_filter
 from shadow.mongoql.predicates import is_number, truncated, truthy
-from shadow.mongoql.references import is_dollar_name, with_references
+from shadow.mongoql.references import as_stored, in_order, is_dollar_name
 from shadow.mongoql.stages import NOTHING_GIVEN, Variables
 from shadow.mongoql.support import TABLE, Family, require
 
@@ -164,7 +164,7 @@ def _reshaping(plan: Plan) -> Reshaping:
     root, including = plan.root, plan.kind is ProjectionKind.INCLUSION
     if not plan.find:
         return lambda document: _run(document, root, including)
-    return lambda document: with_references(_run(document, root, including))
+    return lambda document: as_stored(_run(in_order(document), root, including))
 
 
 def compile_adding(spec: Any, name: str = "$addFields", given: Variables = NOTHING_GIVEN) -> Reshaping:

@@ -10,12 +10,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 import bson
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
 
-from shadow.model.stored import RawDocument, document_of
-from shadow.model.values import is_reference, reference
+from shadow.model.stored import RawDocument, document_of, encoded
+from shadow.model.values import CANONICAL, is_reference, reference
 from shadow.model.version import Document
 
-__all__ = ["DOLLAR_NAMES", "as_stored", "is_dollar_name", "with_references"]
+__all__ = ["DOLLAR_NAMES", "as_stored", "in_order", "is_dollar_name", "with_references"]
 
 DOLLAR_NAMES: Final = frozenset({"$ref", "$id", "$db", "$sortKey", "$recordId"})
 """Names with a dollar that the server accepts in a field path, at any place in it: the parts of a DBRef, and metadata
@@ -47,6 +49,24 @@ _CONTAINERS: Final = frozenset({dict, list, RawDocument})
 def _inside(value: Any) -> Any:
     value = with_references(dict(value) if type(value) is RawDocument else value)
     return reference(value) if type(value) is dict and is_reference(value) else value
+
+
+def in_order(document: Document) -> Document:
+    """`document`; where nothing but the order of a DBRef's parts is odd in it, with plain documents in place of DBRefs,
+    so that the order is not lost on the way through stages."""
+    if type(document) is not RawDocument:
+        return document
+    plain: Document = _plain(RawBSONDocument(document.raw, _AS_READ))
+    return plain if encoded(plain) == document.raw else document
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, RawBSONDocument):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if type(value) is list else value
+
+
+_AS_READ: Final[CodecOptions[Any]] = CANONICAL.with_options(document_class=RawBSONDocument)
 
 
 def as_stored(document: Document) -> Document:

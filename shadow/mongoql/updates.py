@@ -24,7 +24,7 @@ from shadow.mongoql.filter_parser import forbid_expressions
 from shadow.mongoql.filters import Filter, compile_filter
 from shadow.mongoql.modifiers import OPERATORS, Modifier, copied, copied_scalars, is_scalar
 from shadow.mongoql.pipelines import compile_update_pipeline
-from shadow.mongoql.references import as_stored, with_references
+from shadow.mongoql.references import as_stored, in_order, with_references
 from shadow.mongoql.support import Family, require
 from shadow.mongoql.tree import And, Leaf, Node, Nor, Not, Or
 from shadow.mongoql.update_tree import (
@@ -80,6 +80,7 @@ class Updater:
             post.update(self.sets)  # present fields keep their places, and new ones come in the order of their names
             return post
         place = matched.positional(pre) if self.positional and matched is not None else None
+        pre = in_order(pre)
         post = self._apply(pre, place, False)
         _check_id(pre, post)
         return as_stored(post)

@@ -17,7 +17,7 @@ from shadow.stores.mongo.drivers import connect
 from shadow.surface.argument_table import VERBS, names_of
 from tests.support.calls import DOCUMENTS, Call, calls
 from tests.support.shims import assert_level, prepared
-from tests.support.topologies import admit, drop
+from tests.support.topologies import admit, allow_past_validators, drop
 
 pytestmark = pytest.mark.plain_options(reason="the client of the bare collection is another one")
 
@@ -67,6 +67,8 @@ async def test_no_argument_is_refused_that_the_driver_takes(
     differing, verb = [], ""
     async with prepared(tmp_path, mongo_url, dynamodb_local_url, ["things"], **options) as shadow:
         admit(mongo_url, f"{shadow.name}bare")
+        for database in (shadow.name, f"{shadow.name}bare"):
+            allow_past_validators(mongo_url, database)
         client = connect(mongo_url, driver)
         bare = client[f"{shadow.name}bare"]["things"]
         for call in sorted(every_call(), key=lambda each: each.verb):

@@ -85,6 +85,8 @@ async def vouched(shadow: Shadow) -> None:
 async def fresh_tokens(shadow: Shadow) -> None:
     """Leaves them in journal and stores, however long one of them takes to answer."""
     vouching = shadow.admin.fleet._vouching
+    # What takes longer is left for the next time.
+    vouching._patience = 60.0
     await vouching.tokens([COLLECTION], fresh=True)
     while "the journal" in vouching.silent:
         await vouching.tokens([COLLECTION], fresh=True)

@@ -238,6 +238,20 @@ async def test_an_iterator_that_expires_is_replaced_and_nothing_is_missed() -> N
         assert reading.last.lost == ()
 
 
+async def test_an_iterator_of_an_empty_shard_that_is_refused_is_replaced_and_only_so_often() -> None:
+    """As DynamoDB Local refuses it, once other tables were written."""
+    for refused, said in ((3, []), (4, [TOO_OLD])):
+        stream = Stream(Shard("s1", "", record(1, "old", ago=HOUR)))
+        async with Reading(stream) as reading:
+            await reading.page()
+            stream.shards["s1"].records.append(record(2, "new"))
+            stream.errors["get_records"] = [TrimmedStream("x") for _ in range(refused)]
+            assert [*await lost(reading, 5)] == said
+        stream.shards["s1"].records.append(record(3, "newest"))
+        async with Reading(stream, reading.cursor) as again:
+            assert "newest" in await again.keys()
+
+
 async def lost(reading: Reading, pages: int = 6) -> list[str]:
     return [reason for _ in range(pages) for _, reason in (await reading.page()).lost]
 

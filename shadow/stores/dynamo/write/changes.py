@@ -10,6 +10,7 @@ from shadow.model.operation import Change, Delete, Insert, Replace, Update, vers
 from shadow.model.stored import NO_VERSION, Damaged, check_readable
 from shadow.model.version import ABSENT, Document, Image, Key, Version
 from shadow.mongoql import cached_filter, cached_update
+from shadow.mongoql.references import in_order
 from shadow.mongoql.updates import check_upsert
 from shadow.mongoql.upserts import replaced
 from shadow.stores.dynamo.client.errors import duplicate_key
@@ -56,7 +57,8 @@ def _updating(namespace: str, change: Update) -> Computation:
             if not isinstance(before.state, Version):
                 raise UnreadableDocument(NO_VERSION)
             # By the driver's values, where there is more (numbered in the manual as a known difference).
-            document = before.document if type(before.document) is dict else dict(before.document)
+            document = in_order(before.document)
+            document = document if type(document) is dict else dict(document)
             return Image(version_after(change, before.state), update.apply(document, filter))
         if not change.upsert:
             return None
