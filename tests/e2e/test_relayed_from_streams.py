@@ -394,10 +394,12 @@ async def test_the_relay_changes_sides_with_a_flip_and_back(site: Site) -> None:
         assert not await unverified(shadow)
 
 
-async def test_what_dynamodb_deletes_by_itself_goes_from_the_secondary_and_nobody_is_accused(site: Site) -> None:
-    """DynamoDB Local needs some seconds for it: the service, some days. One document expires by the rule of the
-    configuration, and one by a time that somebody else has set."""
-    site = site.but(options={"expires": {"field": "at", "after": 60}})
+async def test_what_dynamodb_deletes_by_itself_goes_from_the_secondary_and_nobody_is_accused(
+    site: Site, roomy_dynamodb_local_url: str
+) -> None:
+    """DynamoDB Local needs some seconds for it, and minutes where it has the tables of all tests; the service, some
+    days. One document expires by the rule of the configuration, and one by a time that somebody else has set."""
+    site = site.but(dynamo_url=roomy_dynamodb_local_url, options={"expires": {"field": "at", "after": 60}})
     async with relaying(site) as shadow:
         await begun(shadow, site)
         long_ago = dt.datetime.now(dt.UTC) - dt.timedelta(days=3)
