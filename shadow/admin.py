@@ -118,7 +118,7 @@ class Admin:
     def inspector(self) -> Inspector:
         """Lists journal entries, explains a key, and repairs what the journal holds."""
         runtime = self._engine.runtime()
-        return Inspector(runtime.context, runtime.replicator.repair)
+        return Inspector(runtime.context, runtime.replicator.repair, runtime.replicator.repair_many)
 
     async def journal_entries(self, collection: str | None = None, *, limit: int = 100) -> list[Pending]:
         """The journal's entries, oldest first: open intents and deferred keys. Raises `JournalError`."""
@@ -180,6 +180,7 @@ class Admin:
             reporter=self.report,
             hasher=self._engine.parts.hasher,
             repair=repair,
+            repair_many=functools.partial(runtime.replicator.repair_many, collection),
             findings=self.shared_findings,
             expiry=self._engine.specs[collection].expiry,
             traces=self._engine.traces,

@@ -55,7 +55,7 @@ def needs(settings: Settings, routes: Mapping[str, Route]) -> dict[str, list[Nee
         _, database, name = settings.journal.mongo(settings.mongo)
         found["journal.url"] = [
             Need(database, f"{name}.{part}", _WRITES | {"createIndex"}, "the journal")
-            for part in ("intents", "deferred", "owners")
+            for part in ("intents", "deferred", "owners", "late")
         ]
     place = settings.control_place()
     if isinstance(place, MongoPlace):

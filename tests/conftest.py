@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiobotocore.httpsession
+import botocore.hooks
 import hypothesis
 import pytest
 import typer.main
@@ -144,8 +145,8 @@ def pytest_collection() -> Iterator[object]:
 
 
 def pytest_collection_finish() -> None:
-    """What was loaded and collected stays to the end: no collection of garbage looks through it again."""
-    gc.collect()
+    """What was loaded and collected stays to the end: no collection of garbage looks through it again, nor for the
+    little garbage that there is of it."""
     gc.freeze()
 
 
@@ -197,12 +198,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
-    """In the suites that SHADOW_ASYNCIO_DEBUG names ("contract,unit"), event loops are made in asyncio's debug mode."""
+    """In the suites that SHADOW_ASYNCIO_DEBUG names ("contract,unit"), event loops are made in asyncio's debug mode. It
+    takes a fifth longer: of a suite's files a run has one of three in it, drawn, and a long run has all."""
     suites = os.environ.get("SHADOW_ASYNCIO_DEBUG")
     if not suites:
         return (yield)
+    debug = item.path.parent.name in suites.split(",") and (drawn.is_long() or drawn.one_of_three(item))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONASYNCIODEBUG", "1" if item.path.parent.name in suites.split(",") else "")
+        patch.setenv("PYTHONASYNCIODEBUG", "1" if debug else "")
         return (yield)
 
 
@@ -253,6 +256,24 @@ def no_authorities() -> Iterator[None]:
     table. No server of these tests speaks TLS."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(aiobotocore.httpsession, "get_cert_path", lambda verify: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def handlers_looked_at_once() -> Iterator[None]:
+    """botocore looks at the signature of each of its handlers and translates the names of their events, the same ones
+    for each client that is made: half of what making one takes."""
+    names: dict[str, str] = {}
+    made = botocore.hooks.EventAliaser.__init__
+
+    def make(self: Any, emitter: Any, event_aliases: Any = None) -> None:
+        made(self, emitter, event_aliases)
+        if self._event_aliases == botocore.hooks.EVENT_ALIASES:
+            self._alias_name_cache = names
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.hooks, "accepts_kwargs", functools.cache(botocore.hooks.accepts_kwargs))
+        patch.setattr(botocore.hooks.EventAliaser, "__init__", make)
         yield
 
 

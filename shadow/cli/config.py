@@ -15,12 +15,13 @@ from pymongo.errors import OperationFailure, PyMongoError
 from shadow.cli.jobs import chosen
 from shadow.cli.options import AsJson, ConfigFile, print_json, why_unwritable
 from shadow.config import Settings, load, parse
-from shadow.errors import ConfigurationError, Fault, StoreUnavailable
+from shadow.errors import ConfigurationError, Fault, StoreUnavailable, UnsupportedOperation
 from shadow.jobs.config_file import edited, replace_file
 from shadow.jobs.target import JobRefused
 from shadow.model.phase import Phase, Route, neighbours
 from shadow.rights import LackedRights, ask
 from shadow.settings.sources import given, not_used
+from shadow.stores.dynamo.store import DynamoContext, DynamoStore
 from shadow.stores.mongo.drivers import connect as open_client
 from shadow.stores.mongo.kinds import UnfitKind
 from shadow.stores.mongo.store import MongoStore
@@ -46,13 +47,16 @@ app = typer.Typer(help="Checks, shows and changes the settings.", no_args_is_hel
 @app.command("check")
 def check(
     config: ConfigFile = Path("config/shadow.yaml"),
-    connect: Annotated[bool, typer.Option("--connect", help="Also check rights and collections in MongoDB.")] = False,
+    connect: Annotated[
+        bool, typer.Option("--connect", help="Also check MongoDB's rights and collections, and streams.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Checks the file and the environment together; prints one line per fault.
 
     Exit code 2 if there is a fault. With --connect, 1 if a MongoDB user lacks a right that reads or writes need, or
-    if a collection with dual writes is of a kind that two stores cannot keep equal."""
+    if a collection with dual writes is of a kind that two stores cannot keep equal. Where out-of-band writes are
+    relayed, it warns of each table whose stream cannot be read."""
     settings = load(config)
     faults = [*_of_files(settings)]
     if faults:
@@ -60,6 +64,7 @@ def check(
     found = asyncio.run(_rights(settings)) if connect else []
     both = [name for name, route in settings.routes().items() if route.dual_write]
     looked = asyncio.run(_look_at(settings, both)) if connect else _Looked()
+    streams = asyncio.run(_streams(settings, both)) if connect and settings.observe.follow_writers else []
     stops = any(each.stops for each in found) or bool(looked.refused)
     routes = {
         name: f"{route.primary} {route.phase} writes={route.writes} shadow_reads={route.shadow_reads:g}{_reads(route)}"
@@ -72,7 +77,7 @@ def check(
                 {"collection": each.collection, "kind": str(each.special), "why": each.reason, "next": each.advice}
                 for each in looked.refused
             ]
-            asked = {"rights_lacking": [str(each) for each in found], "refused": refused}
+            asked = {"rights_lacking": [str(each) for each in found], "refused": refused, "streams": streams}
         print_json({"ok": not stops, "routes": routes, **asked})
     else:
         typer.echo(f"{config}: no faults")
@@ -84,6 +89,8 @@ def check(
             typer.echo(f"{'error' if each.stops else 'warning'}: {each}")
         for unfit in looked.refused:
             typer.echo(f"error: {unfit.error().message}; {unfit.advice}")
+        for text in streams:
+            typer.echo(f"warning: {text}")
         if looked.not_seen:
             typer.echo(f"warning: the collections were not checked ({looked.not_seen})")
     if stops:
@@ -168,6 +175,25 @@ def _kinds(settings: Settings, names: list[str]) -> str:
         f"MongoDB was not checked ({looked.not_seen}): an application process that finds a collection that two stores "
         "cannot keep equal leaves its phase unchanged (event config.rejected)"
     )
+
+
+async def _streams(settings: Settings, collections: Iterable[str]) -> list[str]:
+    """Why out-of-band writes on DynamoDB would not be relayed, one text each. Raises nothing of the driver's."""
+    store = DynamoStore(settings.dynamo, settings.specs(), context=DynamoContext(database=settings.mongo.database))
+    texts: list[str] = []
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            for name in collections:
+                try:
+                    await store.check_stream([name])
+                except UnsupportedOperation as error:
+                    texts.append(f"{name}: {error.reason}; {error.hint}")
+    except (PyMongoError, TimeoutError) as error:
+        text = str((getattr(error, "details", None) or {}).get("errmsg") or type(error).__name__)
+        texts.append(f"the streams of the tables were not checked ({text.partition(chr(10))[0]})")
+    finally:
+        await store.close()
+    return texts
 
 
 async def _look_at(settings: Settings, collections: Iterable[str]) -> _Looked:

@@ -50,9 +50,9 @@ def tables() -> None:
 def create(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJson = False) -> None:
     """Creates missing tables and indexes, and applies changed table settings.
 
-    On both stores. It changes in place what `table` sets (billing, capacity, protection, expiry, recovery, tags), and
-    waits until everything can be used. It changes no document, except those that a new index would not find. It
-    reports what the server does not support, and what cannot be changed."""
+    On both stores. It changes in place what `table` sets (billing, capacity, stream, protection, expiry, recovery,
+    tags), and waits until everything can be used. It changes no document, except those that a new index would not find.
+    It reports what the server does not support, and what cannot be changed."""
     settings = load(config)
     names = run(config, _create(config))
 
@@ -220,6 +220,7 @@ def export(
                 region=settings.dynamo.region,
                 journal=_journal(settings),
                 control=_control(settings),
+                followed=settings.observe.follow_writers,
             )
     typer.echo(json.dumps(made, indent=2))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import typing
 from collections.abc import Iterator, Mapping
@@ -38,7 +39,7 @@ class EnvironmentSource(PydanticBaseSettingsSource):
 
     def known(self, collections: Any) -> tuple[list[str], list[str]]:
         """The names of all variables that are settings, those of the collections included; and the sections."""
-        names = [_variable(*path) for path, _ in _leaves(Settings)]
+        names = [name for name, _, _ in _variables()]
         for each in collections if isinstance(collections, Mapping) else ():
             names += [_variable("collections", str(each), *path) for path, _ in _of_collection()]
         return names, [name for name in Settings.model_fields if name not in ("watch_every", "docs_url")]
@@ -59,8 +60,7 @@ class EnvironmentSource(PydanticBaseSettingsSource):
             named = _json(whole)
             yield ("collections",), named
             self._names += list(named) if isinstance(named, Mapping) else []
-        for path, simple in _leaves(Settings):
-            name = _variable(*path)
+        for name, path, simple in _variables():
             if name in self._environment:
                 yield path, _read(self._environment[name], simple)
         for each in self._names:
@@ -92,13 +92,19 @@ def _leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tupl
             yield (*path, name), _is_simple(info.annotation)
 
 
-def _of_collection() -> Iterator[tuple[tuple[str, ...], bool]]:
-    """The same for the settings of one collection."""
+@functools.cache
+def _variables() -> tuple[tuple[str, tuple[str, ...], bool], ...]:
+    """Of all settings but those of collections, with their variables."""
+    return tuple((_variable(*path), path, simple) for path, simple in _leaves(Settings))
+
+
+@functools.cache
+def _of_collection() -> tuple[tuple[tuple[str, ...], bool], ...]:
+    """As `_leaves`, for the settings of one collection."""
+    found: list[tuple[tuple[str, ...], bool]] = []
     for name, info in CollectionSettings.model_fields.items():
-        if name == "reads":
-            yield from _leaves(ReadsSettings, (name,))
-        else:
-            yield (name,), _is_simple(info.annotation)
+        found += _leaves(ReadsSettings, (name,)) if name == "reads" else [((name,), _is_simple(info.annotation))]
+    return tuple(found)
 
 
 def _is_simple(annotation: Any) -> bool:

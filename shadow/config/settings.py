@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -149,7 +150,7 @@ class Settings(BaseSettings):
     )
     watch_every: Annotated[float, Field(gt=0, le=3600)] = 1.0
     """Seconds between two checks of the configuration file."""
-    docs_url: Annotated[str, AfterValidator(check_docs_url)] = Field(default_factory=project_address)
+    docs_url: Annotated[str, AfterValidator(check_docs_url)] = Field(default_factory=functools.cache(project_address))
     """The web address of the manual: the folder of its pages, or an address with `{topic}` in it. Without it, links
     name the command that prints the section."""
 

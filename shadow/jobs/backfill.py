@@ -126,7 +126,13 @@ class Backfill:
             healing = await self.sides.heal(key)
             handled.counts[count or _HEALED.get(healing, "failed")] += 1
 
-        await self._each(keys, lambda key: self._guarded(key, heal(key), handled))
+        alone: list[Key] = []
+        for key, healing in zip(keys, await self.sides.heal_many(keys) if keys else [], strict=True):
+            if healing is None:
+                alone.append(key)
+            else:
+                handled.counts[count or _HEALED.get(healing, "failed")] += 1
+        await self._each(alone, lambda key: self._guarded(key, heal(key), handled))
 
     async def _each(self, items: Sequence[Any], work: Callable[[Any], Awaitable[None]]) -> None:
         gate = asyncio.Semaphore(_AT_ONCE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -36,12 +36,17 @@ async def _any_kind() -> None:
     return
 
 
+async def _each_alone(keys: Sequence[Key]) -> list[Healing | None]:
+    return [None] * len(keys)
+
+
 @dataclass(frozen=True)
 class JobTarget:
     """One collection's stores with their roles at the beginning of a job. `identity` says, without credentials, which
-    stores and which table these are; `repair` heals one key and checks the route itself; `findings`: those of this
-    host, which a job may close; `check_kind` raises `JobRefused` if the collection is of a kind that both stores cannot
-    hold alike; `expiry`: by which rule documents expire."""
+    stores and which table these are; `repair` repairs one key and checks the route itself; `repair_many` does so with
+    many keys, with None for each that `repair` has to be asked for; `findings`: those of this host, which a job may
+    close; `check_kind` raises `JobRefused` if the collection is of a kind that both stores cannot hold alike; `expiry`:
+    by which rule documents expire."""
 
     collection: str
     identity: str
@@ -54,6 +59,7 @@ class JobTarget:
     reporter: Reporter
     hasher: Hasher
     repair: Callable[[Key], Awaitable[Healing]]
+    repair_many: Callable[[Sequence[Key]], Awaitable[list[Healing | None]]] = _each_alone
     findings: SharedFindings | None = None
     check_kind: Callable[[], Awaitable[None]] = _any_kind
     expiry: ExpirySpec | None = None
@@ -105,6 +111,14 @@ class JobTarget:
         `repair` raises."""
         try:
             return await self.repair(key)
+        except NotFollowed as error:
+            raise self._no_more(self.routes[self.collection]) from error
+
+    async def heal_many(self, keys: Sequence[Key]) -> list[Healing | None]:
+        """Repairs many keys in few requests, outside `steady`. None for each that `heal` has to be asked for. Raises
+        `RouteChanged` where only one store is written by now."""
+        try:
+            return await self.repair_many(keys)
         except NotFollowed as error:
             raise self._no_more(self.routes[self.collection]) from error
 

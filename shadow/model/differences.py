@@ -74,5 +74,7 @@ DIFFERENCES: Final[dict[int, str]] = {
     "of MongoDB has, and where the server refuses the preference.",
     561: "The read concern `snapshot` is refused, and `linearizable` too unless the read is by `_id` and joins "
     "nothing. In a transaction neither has an effect, as with the drivers.",
+    580: "A projection, a pipeline or `distinct` returns a DBRef whose parts are in another order (`$id` first) in the "
+    "driver's order. Only raw documents (`RawBSONDocument`) show it.",
 }
 """By number, each in one or two sentences for people who must decide whether it matters to them."""

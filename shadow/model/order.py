@@ -296,7 +296,7 @@ def _simple(document: Any, path: str) -> Any:
     value = document
     for name in path.split("."):
         value = as_document(value)
-        value = value.get(name, MISSING) if type(value) is dict else MISSING
+        value = value.get(name, MISSING) if isinstance(value, dict) else MISSING
         if type(value) is list:
             return _ARRAY
     return None if value is MISSING else value
@@ -323,7 +323,7 @@ def _along(container: Any, path: str) -> tuple[Any, str | None]:
 
 
 def _child(container: Any, name: str) -> Any:
-    if type(container) is dict:
+    if isinstance(container, dict):
         return container.get(name, MISSING)
     if type(container) is list and name.isascii() and name.isdigit() and str(int(name)) == name:
         return container[int(name)] if int(name) < len(container) else MISSING

@@ -101,7 +101,7 @@ class RawDocument(dict[str, Any]):
 
     def presented(self, options: CodecOptions[Any] | None) -> Any:
         """As the driver would return it to the application."""
-        return bson.decode(self.raw, codec_options=options or DEFAULT_CODEC_OPTIONS)
+        return _inside(self.raw, options)
 
 
 class Damaged(dict[str, Any]):
@@ -124,8 +124,13 @@ class Damaged(dict[str, Any]):
         """As the driver would return it to the application, which may have options to read it. Raises
         `bson.errors.InvalidBSON` like the driver, or its subclass `UnreadableDocument` if there is no BSON."""
         if self.raw:
-            return bson.decode(self.raw, codec_options=options or DEFAULT_CODEC_OPTIONS)
+            return _inside(self.raw, options)
         raise UnreadableDocument(self.reason)
+
+
+def _inside(raw: bytes, options: CodecOptions[Any] | None) -> Any:
+    """A document as the driver decodes it inside its server's reply: there it may be a DBRef."""
+    return bson.decode(_wrapped(3, b"", raw), codec_options=options or DEFAULT_CODEC_OPTIONS)[""]
 
 
 def taken_in(document: Mapping[str, Any], options: CodecOptions[Any] | None) -> Document:

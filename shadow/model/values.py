@@ -30,7 +30,17 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 
 from shadow.model.version import Document
 
-__all__ = ["CANONICAL", "is_plain", "normalise", "normalise_value", "present", "snapshot", "type_name"]
+__all__ = [
+    "CANONICAL",
+    "is_plain",
+    "is_reference",
+    "normalise",
+    "normalise_value",
+    "present",
+    "reference",
+    "snapshot",
+    "type_name",
+]
 
 CANONICAL: Final[CodecOptions[Document]] = CodecOptions(
     document_class=dict,
@@ -69,9 +79,26 @@ def present(document: Document, options: CodecOptions[Any] | None) -> Any:
     if type(document) is not dict and hasattr(document, "presented"):
         return document.presented(options)
     if is_plain(options):
-        return document
+        return reference(document) if is_reference(document) else document
     assert options is not None
-    return bson.decode(bson.encode(document), codec_options=options)
+    # A reply to a command has it inside another document, and there the driver makes a DBRef of it.
+    return bson.decode(bson.encode({"": document}), codec_options=options)[""]
+
+
+def is_reference(document: Mapping[str, Any]) -> bool:
+    """Whether the driver reads a document inside another one as a DBRef."""
+    return (
+        "$ref" in document
+        and "$id" in document
+        and type(document["$ref"]) is str
+        and isinstance(document.get("$db"), str | None)
+    )
+
+
+def reference(document: Mapping[str, Any]) -> DBRef:
+    """The DBRef that the driver makes of such a document."""
+    rest = dict(document)
+    return DBRef(rest.pop("$ref"), rest.pop("$id"), rest.pop("$db", None), rest)
 
 
 def snapshot(value: Any) -> Any:

@@ -38,7 +38,7 @@ def at_path(value: Any, parts: list[str], start: int = 0) -> Any:
         if type(value) is list:
             gathered = [at_path(v, parts, i) for v in map(as_document, value) if type(v) is dict]
             return [v for v in gathered if v is not MISSING]
-        if type(value) is not dict:
+        if not isinstance(value, dict):
             return MISSING
         value = value.get(parts[i], MISSING)
     return value

@@ -334,7 +334,7 @@ def _rename(path: str, operand: Any) -> Modifier:
     if "\0" in operand:
         raise write_failure(2, "The 'to' field for $rename cannot contain an embedded null byte")
     for part in (*path.split("."), *operand.split(".")):
-        if part == "$" or part.startswith("$["):
+        if part == "$" or (part.startswith("$[") and part.endswith("]")):
             raise write_failure(2, "The source and destination field for $rename may not be dynamic")
     if path == operand:
         raise write_failure(2, f"The source and target field for $rename must differ: '{path}'")

@@ -330,6 +330,10 @@ def _computed(plan: Plan, parts: tuple[str, ...], full: str, value: Any) -> None
 
 
 def _parse_added(plan: Plan, path: str, value: Any, above: tuple[str, ...]) -> None:
+    if above and not path:
+        raise failure(40353, "FieldPath must not end with a '.'.")
+    if above and "." in path:
+        raise failure(40183, f"cannot use dotted field name '{path}' in a sub object")
     parts = (*above, *checked_path(path))
     value = as_document(value)
     if type(value) is dict and not value:

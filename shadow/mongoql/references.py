@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 import bson
-from bson import DBRef
 
-from shadow.model.stored import document_of
+from shadow.model.stored import RawDocument, document_of
+from shadow.model.values import is_reference, reference
 from shadow.model.version import Document
 
 __all__ = ["DOLLAR_NAMES", "as_stored", "is_dollar_name", "with_references"]
@@ -41,21 +41,12 @@ def with_references(value: Any) -> Any:
     return value
 
 
-_CONTAINERS: Final = frozenset({dict, list})
+_CONTAINERS: Final = frozenset({dict, list, RawDocument})
 
 
 def _inside(value: Any) -> Any:
-    value = with_references(value)
-    return _reference(value) if type(value) is dict and _is_reference(value) else value
-
-
-def _is_reference(document: Document) -> bool:
-    return "$ref" in document and "$id" in document and type(document["$ref"]) is str
-
-
-def _reference(document: Document) -> DBRef:
-    rest = dict(document)
-    return DBRef(rest.pop("$ref"), rest.pop("$id"), rest.pop("$db", None), rest)
+    value = with_references(dict(value) if type(value) is RawDocument else value)
+    return reference(value) if type(value) is dict and is_reference(value) else value
 
 
 def as_stored(document: Document) -> Document:

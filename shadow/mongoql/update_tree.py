@@ -52,7 +52,7 @@ def path_parts(path: str) -> list[str]:
     parts = path.split(".")
     if not all(parts):
         raise write_failure(56, f"The update path '{path}' contains an empty field name, which is not allowed.")
-    if parts[0] == "$" or parts[0].startswith("$["):
+    if parts[0] == "$" or _identifier(parts[0]):
         raise write_failure(2, f"Cannot have a positional element in the first position in path '{path}'")
     if parts.count("$") > 1:
         raise write_failure(2, f"Too many positional (i.e. '$') elements found in path '{path}'")

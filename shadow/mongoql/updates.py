@@ -18,6 +18,7 @@ from pymongo.errors import WriteError
 from shadow.errors import UnsupportedOperation
 from shadow.model.order import MISSING, as_document
 from shadow.model.version import Document, Key
+from shadow.mongoql.dollar_fields import check_dollar_field
 from shadow.mongoql.failures import described, write_failure
 from shadow.mongoql.filter_parser import forbid_expressions
 from shadow.mongoql.filters import Filter, compile_filter
@@ -42,6 +43,8 @@ from shadow.mongoql.update_tree import (
 __all__ = ["Updater", "check_upsert", "compile_update"]
 
 _BACKFILL_LIMIT = 1_500_000
+_CULLING = frozenset({"$pop", "$pull", "$pullAll"})
+"""Operators that only remove elements of arrays: the server doesn't check the names on their way."""
 
 
 class Updater:
@@ -70,7 +73,8 @@ class Updater:
         """The document after the update; `pre` stays as it is and shares nothing mutable with it.
 
         `matched` is the filter that matched `pre`; the positional `$` needs it. Raises WriteError with the server's
-        code: 2, 9, 14, 28 (a path that cannot be made), 40 (conflict), 66 (`_id` would change).
+        code: 2, 9, 14, 28 (a path that cannot be made), 40 (conflict), 52 and 55 (a top-level name with a dollar), 66
+        (`_id` would change).
         """
         if self.sets is not None and type(pre) is dict and (post := copied_scalars(pre)) is not None:
             post.update(self.sets)  # present fields keep their places, and new ones come in the order of their names
@@ -78,8 +82,6 @@ class Updater:
         place = matched.positional(pre) if self.positional and matched is not None else None
         post = self._apply(pre, place, False)
         _check_id(pre, post)
-        if self._stages is None:  # by $setField or a literal, a pipeline makes such names, and the server takes them
-            _check_names(pre, post)
         return as_stored(post)
 
     def loses_key(self, pre: Document) -> bool:
@@ -91,7 +93,7 @@ class Updater:
         one that the filter or the update names (`upsert_key`), or a new one if neither does."""
         post = self._upserted(filter)
         if not _identical(post.get("_id", key), key):
-            raise write_failure(66, "Performing an update on the path '_id' would modify the immutable field '_id'")
+            raise _immutable_id()
         return as_stored({"_id": copied(key), **post})
 
     def upsert_key(self, filter: Mapping[str, Any] | Filter) -> Any:
@@ -224,19 +226,15 @@ def _by_pipeline(stages: Callable[[Document], Document]) -> Callable[[Document, 
 def _check_id(pre: Document, post: Document) -> None:
     """`_id` stays as it is, its type included: 1 may not become 1.0."""
     if "_id" in pre and ("_id" not in post or not _identical(pre["_id"], post["_id"])):
-        raise write_failure(66, "Performing an update on the path '_id' would modify the immutable field '_id'")
+        raise _immutable_id()
+
+
+def _immutable_id() -> Exception:
+    return write_failure(66, "Performing an update on the path '_id' would modify the immutable field '_id'")
 
 
 def _identical(a: Any, b: Any) -> bool:
     return a is b or bson.encode({"": a}) == bson.encode({"": b})
-
-
-def _check_names(pre: Document, post: Document) -> None:
-    for name in post:
-        if name.startswith("$") and name not in pre:
-            raise write_failure(
-                52, f"The dollar ($) prefixed field '{name}' is not allowed in the context of an update"
-            )
 
 
 def _seed(filter: Filter) -> Document:
@@ -323,7 +321,10 @@ class _Application:
         present = _present(target, name)
         check = viable if viable is not None else functools.partial(_check_viable, target, name)
         if isinstance(node, Slot):
-            self.modify(self.modifiers[node.number], target, name, present, check)
+            modifier = self.modifiers[node.number]
+            self.modify(modifier, target, name, present, check)
+            if name[:1] == "$" and modifier.name not in _CULLING:
+                self.check_dollar(target, name, present)
         elif isinstance(node, Elements):
             self.elements(node, present, name)
         elif isinstance(node, Fields):
@@ -334,6 +335,15 @@ class _Application:
             self.fields(node, fresh, check)
             if fresh:
                 _create(target, name, fresh)
+                if name[:1] == "$":
+                    self.check_dollar(target, name, MISSING)
+
+    def check_dollar(self, target: Any, name: str, before: Any) -> None:
+        """Raises for a top-level field with a dollar that is not as it was. An upsert may insert one."""
+        if target is not self.root or self.insert or name not in target:
+            return
+        if before is MISSING or not _identical(before, target[name]):
+            check_dollar_field(target, name)
 
     def elements(self, node: Elements, array: Any, name: str) -> None:
         if array is MISSING:
@@ -382,8 +392,12 @@ class _Application:
         if through_array or type(spot) is list:
             raise write_failure(2, f"The source field '{node.source}' cannot be an array element")
         self.check_destination(node.path)
-        if _present(target, name) is MISSING:
+        present = _present(target, name)
+        if present is MISSING:
             _check_viable(target, name)
+        if node.path.split(".")[0] == "_id" and "_id" in self.root:  # even by the value that it has
+            raise _immutable_id()
+        if present is MISSING:
             _create(target, name, value)
         else:
             _put(target, name, value)

@@ -12,10 +12,11 @@ from shadow.model.stored import with_id
 from shadow.model.values import snapshot
 from shadow.model.version import Document, Key
 from shadow.mongoql.caching import cached_filter, cached_update
+from shadow.mongoql.dollar_fields import check_replacement
 from shadow.mongoql.failures import write_failure
 from shadow.mongoql.filters import Filter
 
-__all__ = ["check_same_key", "insert_key", "keeps_key", "named_key", "replacement_key", "with_key"]
+__all__ = ["insert_key", "keeps_key", "named_key", "replaced", "replacement_key", "with_key"]
 
 
 def with_key(document: Document, key: Key) -> Document:
@@ -28,14 +29,31 @@ def with_key(document: Document, key: Key) -> Document:
     return with_id(document, key)
 
 
-def check_same_key(replacement: Document, key: Key) -> None:
-    """Raises WriteError if a replacement of the document under `key` names another `_id`."""
-    if not equal(replacement.get("_id", key), key):
+def replaced(replacement: Document, key: Key, before: Document | None) -> Document:
+    """What a replacement leaves under `key`, where `before` was, or nothing (an upsert). Raises WriteError with the
+    server's codes, in its order: 53 and 52 for a value that cannot be an `_id`, 52 and 55 for a top-level name with a
+    dollar, 66 for another `_id`; of an upsert, 54 for an array."""
+    own = replacement.get("_id", key)
+    if before is None:
+        check_no_array(replacement)
+        made = replacement
+    else:
+        made = with_key(replacement, own)
+        check_replacement(made, before)
+    if not equal(own, key):
         raise write_failure(66, "After applying the update, the (immutable) field '_id' was found to have been altered")
+    return made if before is not None else with_key(made, own)
+
+
+def check_no_array(replacement: Document) -> None:
+    """Raises WriteError for an upsert's replacement whose `_id` is an array."""
+    if isinstance(replacement.get("_id"), list):
+        raise write_failure(54, "After applying the update to the document, the '_id' field is an array")
 
 
 def replacement_key(filter: Filter, replacement: Document) -> Key:
     """The `_id` in an upsert's filter or replacement, or `MISSING`."""
+    check_no_array(replacement)
     named = filter.equalities()
     if any(path.startswith("_id.") for path in named):
         raise write_failure(111, "field at '_id' must be exactly specified, field at a sub-path found")

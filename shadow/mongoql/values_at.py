@@ -35,7 +35,7 @@ def _walk(value: Any, parts: list[str], at: int) -> Iterator[Any]:
         return
     if type(value) is not list:
         inner = as_document(value)
-        if type(inner) is dict and parts[at] in inner:
+        if isinstance(inner, dict) and parts[at] in inner:
             yield from _walk(inner[parts[at]], parts, at + 1)
         return
     place = position(parts[at])

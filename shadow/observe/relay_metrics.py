@@ -21,6 +21,7 @@ RELAYED: Final = MetricRow(
 RELAY_LAG: Final = MetricRow(
     "shadow_relay_lag_seconds",
     "gauge",
-    "How far the relay of out-of-band writes is behind the store; rises where no process relays.",
+    "How far the relay of out-of-band writes is behind the store; rises where no process relays, "
+    "or where the store does not report the changes of a collection.",
     ("store",),
 )

@@ -24,6 +24,7 @@ __all__ = [
     "Batching",
     "Buffering",
     "Constrained",
+    "CopyingMany",
     "InSessions",
     "InTransaction",
     "Indexed",
@@ -218,7 +219,8 @@ class Batching(Protocol):
         self, collection: str, changes: Sequence[Change], op_ids: Sequence[str]
     ) -> list[Applied | Exception | None]:
         """Many `Update`s or `Delete`s as the store that answers, each at its own key and otherwise equal; one
-        result each, as `apply` would give it. Nothing is attempted after the first error (None). See `stores.many`."""
+        result each, as `apply` would give it, but that the image before a deletion may have the key alone. Nothing is
+        attempted after the first error (None). See `stores.many`."""
 
 
 @runtime_checkable
@@ -231,6 +233,24 @@ class ReplayingMany(Protocol):
     async def replay_many(self, collection: str, writes: Sequence[Write]) -> list[Image | None]:
         """What `replay` would return for each, made on the same condition; or None, which here only says that this
         write has to be replayed alone. Raises the error of a request whose outcome is unknown. See `stores.replays`."""
+
+
+@runtime_checkable
+class CopyingMany(Protocol):
+    """A store of which many keys are repaired in few requests, whether it answers or follows."""
+
+    name: StoreName
+
+    async def lasting_images(self, collection: str, keys: Sequence[Key]) -> list[Image]:
+        """What `image` would return for each, in order: of durable data, in as few requests as the store allows."""
+
+    def copies_at_once(self, collection: str) -> int:
+        """How many keys one call of `copy_many` may have; 0: this collection has only those that are put alone."""
+
+    async def copy_many(self, collection: str, puts: Sequence[tuple[Key, Image, State]]) -> list[bool]:
+        """`put` for many (key, image, expected), each on its own condition. True: it was put. False: it was not, for
+        whatever reason, or nobody knows, and has to be put alone. Raises the error of a request whose outcome is
+        unknown. See `stores.replays`."""
 
 
 class Unfit(Protocol):

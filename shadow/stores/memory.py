@@ -27,13 +27,13 @@ from shadow.model.operation import (
 from shadow.model.order import key_digest, sort_documents
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec, UniqueSpec
-from shadow.model.stored import check_copyable, with_id
+from shadow.model.stored import check_copyable
 from shadow.model.uniqueness import held_values
 from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Version, fresh_id
 from shadow.mongoql import cached_filter, cached_pipeline, cached_projection, cached_update
 from shadow.mongoql.uniqueness import compared
 from shadow.mongoql.updates import check_upsert
-from shadow.mongoql.upserts import insert_key
+from shadow.mongoql.upserts import insert_key, replaced
 from shadow.mongoql.values_at import distinct_values
 
 __all__ = ["MemoryStore"]
@@ -284,7 +284,7 @@ def _effect(change: Change, pre: Image) -> Image | None:
 
 def _inserted(change: Update | Replace) -> Image:
     if isinstance(change, Replace):
-        return _replaced(change, change.key)
+        return _replaced(change, change.key, None)
     document = cached_update(change.update, change.array_filters).upsert(cached_filter(change.filter), change.key)
     return Image(Version(change.born, 1), document)
 
@@ -292,16 +292,16 @@ def _inserted(change: Update | Replace) -> Image:
 def _changed(change: Update | Replace, pre: Image) -> Image:
     assert pre.document is not None
     if isinstance(change, Replace):
-        return _replaced(change, pre.document["_id"])
+        return _replaced(change, pre.document["_id"], pre.document)
     assert isinstance(pre.state, Version)
     updater = cached_update(change.update, change.array_filters)
     matched = cached_filter(change.filter) if updater.positional else None
     return Image(version_after(change, pre.state), updater.apply(pre.document, matched))
 
 
-def _replaced(change: Replace, key: Key) -> Image:
+def _replaced(change: Replace, key: Key, before: Document | None) -> Image:
     """A replacement without an `_id` keeps the existing `_id`."""
-    return Image(Version(change.born, 1), with_id(copy.deepcopy(change.replacement), key))
+    return Image(Version(change.born, 1), replaced(copy.deepcopy(change.replacement), key, before))
 
 
 def _duplicate(key: Key) -> DuplicateKeyError:

@@ -4,21 +4,25 @@ batch, with a condition of its own.
 The condition is the state that was read, which is the version before the write. So a statement is done where its own
 condition holds, whatever becomes of the others, and may arrive late without harm. What a batch has not done, or is not
 known to have done, is replayed alone: that finds out why, and recognises by the operation's id what was done after all.
+
+Copies of many images go the same way: each on the condition that its key is still in the state that it must have.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from shadow.model.keys import queue_key
 from shadow.model.operation import Write
-from shadow.model.version import Image
+from shadow.model.version import Image, Key, State
 
-__all__ = ["Statements", "Step", "replay_together"]
+__all__ = ["Copies", "Put", "Statements", "Step", "copy_together", "replay_together"]
 
 S = TypeVar("S")
+Put: TypeAlias = tuple[Key, Image, State]
+"""A key, the image that it should hold, and the state that it must have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,29 @@ class Statements(Protocol[S]):
     async def send(self, statements: Sequence[S]) -> Sequence[bool]:
         """One answer for each statement, in order: whether it is known to be done. Raises the error of a request whose
         outcome is unknown."""
+
+
+class Copies(Protocol[S]):
+    """How one store makes a batch of copies."""
+
+    async def steps(self, puts: Mapping[int, Put]) -> Mapping[int, Step[S]]:
+        """Reads what the keys hold. By the same places, a step for each copy whose key is in the state that it must
+        have, and that one statement can make. Raises what the store raises."""
+
+    async def send(self, statements: Sequence[S]) -> Sequence[bool]:
+        """As `Statements.send`."""
+
+
+async def copy_together(store: Copies[S], puts: Sequence[Put]) -> list[bool]:
+    """Whether each copy was made. False also where nobody knows: it has to be made alone."""
+    made = [False] * len(puts)
+    steps = await store.steps(dict(enumerate(puts)))
+    if steps:
+        places = list(steps)
+        answers = await store.send([steps[place].statement for place in places])
+        for place in _done(places, answers):
+            made[place] = True
+    return made
 
 
 async def replay_together(store: Statements[S], writes: Sequence[Write]) -> list[Image | None]:

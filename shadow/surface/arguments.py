@@ -123,8 +123,7 @@ class Arguments:
             remember_update(fixed, filters, once=reads_clock(wanted))
             return fixed, filters
         if isinstance(wanted, dict) and isinstance(wanted.get("$rename"), dict):
-            for target in wanted["$rename"].values():
-                self.path("update", str(target))
+            self.unreserved("update", [{str(target): 1} for target in wanted["$rename"].values()])
         if isinstance(wanted, dict) and "$currentDate" in wanted:
             now = dt.datetime.now(dt.UTC).replace(tzinfo=None)
             now = now.replace(microsecond=now.microsecond // 1000 * 1000)

@@ -14,9 +14,9 @@ from typing import Any, Final, NoReturn
 from pymongo.errors import CollectionInvalid
 
 from shadow.errors import ShadowClosed, ShadowError, UnsupportedOperation
-from shadow.stores.mongo.drivers import client_class, database_class
+from shadow.stores.mongo.drivers import client_class, database_class, handed
 from shadow.surface.cursor import DocumentCursor
-from shadow.surface.database_view import GuardedDatabase, given_options
+from shadow.surface.database_view import OF_COLLECTIONS, GuardedClient, GuardedDatabase, given_options
 from shadow.surface.forwarded import INSTANCE_ATTRIBUTES
 from shadow.surface.futures import at_once, begun
 from shadow.surface.local_answers import answer, is_own, listed
@@ -47,12 +47,6 @@ _OF_ALL: Final = ("applyops", "bulkwrite", "clonecollectionascapped", "dropdatab
 """Commands that can write to any collection. In lower case."""
 NOT_COLLECTIONS: Final = frozenset({"next", "wrap"})
 """Attributes of the drivers' database objects that are neither collections nor supported here."""
-
-
-_OF_COLLECTIONS: Final = frozenset({
-    "_conn_for_reads", "_conn_for_writes", "_retryable_read", "_retryable_write", "_tmp_session",
-})  # fmt: skip
-"""What PyMongo's own collections and databases ask of their client for each of their calls."""
 
 
 class DriverDatabase(NotIterable):
@@ -259,7 +253,7 @@ class DriverDatabase(NotIterable):
     @property
     def delegate(self) -> GuardedDatabase:
         """Motor's: PyMongo's own database, which its GridFS uses, without the configured collections."""
-        made = GuardedDatabase(self._owner, self._motors("delegate").delegate)
+        made = GuardedDatabase(self._owner, self._motors("delegate").delegate, _by_hand)
         if not self._owner.has_entered():
             begun(self, self._entering())
         return made
@@ -402,10 +396,12 @@ class ForwardedClient(NotIterable):
         return written(self._owner, names, "client.bulk_write", call, models, *arguments, **options)
 
     def start_session(self, *arguments: Any, **options: Any) -> Any:
-        """The driver's own session. It can be had without MongoDB too: it sends nothing by itself. The client of one
-        of Motor's is this one."""
+        """The driver's own session, whose client is this one. It can be had without MongoDB too: it sends nothing by
+        itself."""
         made = self._owner.session_client().start_session(*arguments, **options)
-        return self._owner.begin(self._own_session(made)) if hasattr(self._owner.driver_kind(), "get_io_loop") else made
+        if hasattr(self._owner.driver_kind(), "get_io_loop"):
+            return self._owner.begin(self._own_session(made))
+        return handed(made, self)
 
     async def _own_session(self, made: Any) -> Any:
         session = await made
@@ -450,6 +446,14 @@ class ForwardedClient(NotIterable):
         operation.client = client
         return client._run_operation(operation, *arguments, **options)
 
+    @property
+    def delegate(self) -> Any:
+        """Motor's: PyMongo's own client, without what a database made by hand would do with it past shadow. With
+        PyMongo's own client a database of that name."""
+        if not hasattr(self._owner.driver_kind(), "get_io_loop"):
+            return self["delegate"]
+        return GuardedClient(self._client("delegate").delegate, _by_hand)
+
     def _client(self, name: str) -> Any:
         """The driver's client; for a private name, which its own cursors ask for when they are collected, one that may
         be closed."""
@@ -465,7 +469,7 @@ class ForwardedClient(NotIterable):
         if name.startswith("__") or name == "_owner":
             # Attributes that Python itself looks up, even before there is an owner.
             raise AttributeError(name)
-        if name in _OF_COLLECTIONS:
+        if name in OF_COLLECTIONS:
             raise _by_hand()
         client = self._client(name)
         if name.startswith("_") or hasattr(type(client), name) or name in INSTANCE_ATTRIBUTES:

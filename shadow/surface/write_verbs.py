@@ -15,14 +15,16 @@ from pymongo.results import DeleteResult, InsertOneResult, UpdateResult
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.operation import ANY, Applied, Delete, Insert, MongoOnly, Replace, Update, Verb
+from shadow.model.stored import RawDocument, with_id
 from shadow.model.values import snapshot
 from shadow.model.version import Document, Image, fresh_id, fresh_ids
 from shadow.mongoql import cached_filter, cached_projection, cached_update
 from shadow.mongoql.chance import chance_in, chance_in_filter
 from shadow.mongoql.collation import is_collated
-from shadow.mongoql.failures import failure
+from shadow.mongoql.constants import check_constants
+from shadow.mongoql.failures import UnknownOperator, failure
 from shadow.mongoql.updates import check_upsert
-from shadow.mongoql.upserts import check_same_key, with_key
+from shadow.mongoql.upserts import with_key
 from shadow.surface.arguments import Arguments, key_in
 from shadow.surface.collection_base import CollectionBase
 from shadow.surface.results import as_command, as_inserted, as_write, by_pipeline, deleted, updated
@@ -110,15 +112,15 @@ class WriteVerbs(CollectionBase):
         """The document before the update, or after it; None if there was none."""
         take = self._door("find_one_and_update", options)
         check_modify(sort, return_document)
-        shape = self._shape(take, projection, filter, after=return_document)
         verb = Verb.FIND_ONE_AND_UPDATE
         with as_command(self._present_reply):
             # Only here does the driver drop a None.
             upsert = False if upsert is None else upsert
-            applied = await self._update(
-                verb, filter, update, array_filters, upsert=upsert, sort=sort, take=take, after=return_document
+            change = self._built_update(
+                filter, update, array_filters, upsert=upsert, sort=sort, take=take, after=return_document
             )
-            return self._shown(applied, shape, after=return_document)
+            shape = self._shape(take, projection, filter, after=return_document)
+            return self._shown(await self._updated(verb, change), shape, after=return_document)
 
     async def find_one_and_replace(
         self,
@@ -133,12 +135,12 @@ class WriteVerbs(CollectionBase):
         """The document before the replacement, or after it; None if there was none."""
         take = self._door("find_one_and_replace", options)
         check_modify(sort, return_document)
-        shape = self._shape(take, projection, filter, after=return_document)
         verb = Verb.FIND_ONE_AND_REPLACE
         with as_command(self._present_reply):
             upsert = False if upsert is None else upsert
-            applied = await self._replace(verb, filter, replacement, upsert=upsert, sort=sort, take=take)
-            return self._shown(applied, shape, after=return_document)
+            change = self._built_replace(filter, replacement, upsert=upsert, sort=sort, take=take)
+            shape = self._shape(take, projection, filter, after=return_document)
+            return self._shown(await self._replaced(verb, change), shape, after=return_document)
 
     async def find_one_and_delete(
         self, filter: Mapping[str, Any], projection: Any = None, sort: Any = None, **options: Any
@@ -146,19 +148,23 @@ class WriteVerbs(CollectionBase):
         """The deleted document, or None."""
         take = self._door("find_one_and_delete", options)
         check_modify(sort)
-        shape = self._shape(take, projection, filter, after=False)
         with as_command(self._present_reply):
-            applied = await self._delete(Verb.FIND_ONE_AND_DELETE, filter, sort=sort, take=take)
-            return self._shown(applied, shape, after=False)
+            change = self._built_delete(filter, sort=sort, take=take)
+            shape = self._shape(take, projection, filter, after=False)
+            return self._shown(await self._write(Verb.FIND_ONE_AND_DELETE, change), shape, after=False)
 
     def _shape(
         self, take: Arguments, projection: Any, filter: Any, *, after: bool
     ) -> Callable[[Document], Document] | None:
         """What the projection makes of the document that the filter found."""
-        wanted = (take if take.mongo_only is None else self._take).projection(projection)
+        try:
+            wanted = (take if take.mongo_only is None else self._take).projection(projection)
+        except UnknownOperator as error:
+            raise error.as_of_the_driver() from error
         if not wanted:
             return None
         project = cached_projection(wanted)
+        check_constants(wanted)
         if project.positional is None:
             return project
         if after:
@@ -173,10 +179,11 @@ class WriteVerbs(CollectionBase):
         image: Image | None = (applied[0].post if after else applied[0].pre) if applied else None
         if image is None or image.document is None:
             return None
-        if type(image.document) is not dict:
-            shown = self._present(image.document)  # which holds more than its values do
+        document = image.document
+        if type(document) is not dict and not (shape and isinstance(document, RawDocument)):
+            shown = self._present(document)  # which holds more than its values do
             return shape(shown) if shape else shown
-        return self._present(snapshot(shape(image.document) if shape else image.document))
+        return self._present(snapshot(shape(dict(document)) if shape else document))
 
     async def _update(
         self,
@@ -188,13 +195,28 @@ class WriteVerbs(CollectionBase):
         upsert: bool,
         sort: Any = None,
         take: Arguments | None = None,
-        after: bool = False,
     ) -> list[Applied]:
+        change = self._built_update(filter, update, array_filters, upsert=upsert, sort=sort, take=take)
+        return await self._updated(verb, change)
+
+    def _built_update(
+        self,
+        filter: Any,
+        update: Any,
+        array_filters: Any,
+        *,
+        upsert: bool,
+        sort: Any = None,
+        take: Arguments | None = None,
+        after: bool = False,
+    ) -> Update:
+        """The update, with its faults in the server's order: array filters, update, filter, sort."""
         upsert = self._take.upsert(upsert)
 
         def build(take: Arguments) -> Update:
-            wanted, order = filter_of(take, filter, upsert=upsert), take.sort(sort)
+            check_filter(filter)
             change, filters = take.update(update, array_filters)
+            wanted, order = filter_of(take, filter, upsert=upsert), take.sort(sort)
             only = take.mongo_only
             _check_change(wanted, change, filters, only)
             # By a collation, even an equality on `_id` may mean another key.
@@ -204,7 +226,9 @@ class WriteVerbs(CollectionBase):
             new = ObjectId() if upsert else None
             return Update(key, wanted, change, born, upsert, filters, order, new, mongo_only=only)
 
-        change = self._built(take or self._take, build)
+        return self._built(take or self._take, build)
+
+    async def _updated(self, verb: Verb, change: Update) -> list[Applied]:
         applied = await self._write(verb, change)
         if isinstance(change.update, list) and change.mongo_only is None:
             return by_pipeline(applied, change.update)
@@ -220,6 +244,18 @@ class WriteVerbs(CollectionBase):
         sort: Any = None,
         take: Arguments | None = None,
     ) -> list[Applied]:
+        change = self._built_replace(filter, replacement, upsert=upsert, sort=sort, take=take)
+        return await self._replaced(verb, change)
+
+    def _built_replace(
+        self,
+        filter: Any,
+        replacement: Any,
+        *,
+        upsert: bool,
+        sort: Any = None,
+        take: Arguments | None = None,
+    ) -> Replace:
         upsert = self._take.upsert(upsert)
 
         def build(take: Arguments) -> Replace:
@@ -229,25 +265,27 @@ class WriteVerbs(CollectionBase):
                 take.sort(sort),
             )
             key = key_in(wanted) if take.mongo_only is None else ANY
-            if "_id" in whole and key is not ANY:
-                check_same_key(whole, key)
-                whole = with_key(whole, whole["_id"])
+            if "_id" in whole:
+                whole = with_id(whole, key)
             new = ObjectId() if upsert else None
             return Replace(key, wanted, whole, fresh_id(), upsert, order, new, mongo_only=take.mongo_only)
 
-        change = self._built(take or self._take, build)
+        return self._built(take or self._take, build)
+
+    async def _replaced(self, verb: Verb, change: Replace) -> list[Applied]:
         applied = await self._write(verb, change)
         return [dataclasses.replace(each, rewritten="_id" not in change.replacement) for each in applied]
 
-    async def _delete(
-        self, verb: Verb, filter: Any, *, sort: Any = None, take: Arguments | None = None
-    ) -> list[Applied]:
+    async def _delete(self, verb: Verb, filter: Any, *, take: Arguments | None = None) -> list[Applied]:
+        return await self._write(verb, self._built_delete(filter, take=take))
+
+    def _built_delete(self, filter: Any, *, sort: Any = None, take: Arguments | None = None) -> Delete:
         def build(take: Arguments) -> Delete:
             wanted, order = filter_of(take, filter), take.sort(sort)
             key = key_in(wanted) if take.mongo_only is None else ANY
             return Delete(key, wanted, fresh_id(), order, take.mongo_only)
 
-        return await self._write(verb, self._built(take or self._take, build))
+        return self._built(take or self._take, build)
 
     async def _write(self, verb: Verb, change: Update | Replace | Delete) -> list[Applied]:
         """Applies the change: to the document that the filter names by its key, or to the first match, which the
@@ -321,10 +359,15 @@ class WriteVerbs(CollectionBase):
         return await self._router.change_many(self._name, Verb.DELETE_MANY, changes)
 
 
-def filter_of(take: Arguments, filter: Any, *, upsert: bool = False) -> Document:
-    """The filter of a write. Raises TypeError, and what its arguments refuse."""
+def check_filter(filter: Any) -> None:
+    """Raises TypeError for a filter of a write that is no mapping."""
     if not isinstance(filter, (dict, Mapping)):
         raise TypeError(f"filter must be an instance of a mapping, not {type(filter).__name__}")
+
+
+def filter_of(take: Arguments, filter: Any, *, upsert: bool = False) -> Document:
+    """The filter of a write. Raises TypeError, and what its arguments refuse."""
+    check_filter(filter)
     wanted = take.filter(filter)
     if take.mongo_only is None and (name := chance_in_filter(wanted)):
         raise UnsupportedOperation(name, "in the filter of a write: each store would draw other documents", hint=_DRAWN)

@@ -18,7 +18,7 @@ from shadow.model.stored import check_copyable, is_copyable
 from shadow.model.verdict import Healing
 from shadow.model.version import Image, Key, State, Tombstone, Unknown, Version, fresh_id
 from shadow.mongoql.collation import is_collated
-from shadow.stores.base import ReplayingMany, Store
+from shadow.stores.base import CopyingMany, ReplayingMany, Store
 from shadow.traces.spans import NO_TRACES, Traces
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "by_result",
     "decided",
     "heal",
+    "heal_many",
     "replay",
     "replay_fenced",
     "replay_many",
@@ -191,6 +192,55 @@ async def heal(
             continue
         await pause(random.uniform(0, min(0.5, 0.005 * 2**attempt)))
     raise HealContended(f"{collection}: the secondary changed under {attempts} attempts to heal one key")
+
+
+async def heal_many(
+    primary: CopyingMany,
+    secondary: CopyingMany,
+    collection: str,
+    keys: Sequence[Key],
+    *,
+    traces: Traces = NO_TRACES,
+) -> list[Healing | None]:
+    """One attempt of a repair for many keys, in the same order: the secondary is read first, then the primary, and then
+    each key is put on a condition of its own. None: the key was not made equal here, and has to be repaired alone,
+    which finds out why.
+
+    What needs more than one attempt is left to that: documents that cannot be copied, contents that the condition
+    cannot distinguish, whatever has changed meanwhile. Raises what the stores raise; some keys may be put then.
+    """
+    with traces.request(secondary.name, Role.SECONDARY):
+        seen = await secondary.lasting_images(collection, keys)
+    with traces.request(primary.name):
+        wanted = await primary.lasting_images(collection, keys)
+    results: list[Healing | None] = [None] * len(keys)
+    puts: dict[int, tuple[Key, Image, State]] = {}
+    for place, (key, here, there) in enumerate(zip(keys, wanted, seen, strict=True)):
+        if not is_copyable(here):
+            continue
+        if here.document is not None and agree(here, there):
+            results[place] = Healing.EQUAL
+        elif (image := _copied(here)) is not None and _can_tell(there.state, image.state):
+            puts[place] = key, image, there.state
+    if puts:
+        with traces.request(secondary.name, Role.SECONDARY):
+            made = await secondary.copy_many(collection, list(puts.values()))
+        for place, done in zip(puts, made, strict=True):
+            if done:
+                results[place] = Healing.COPIED if puts[place][1].present else Healing.TOMBSTONED
+    return results
+
+
+def _copied(wanted: Image) -> Image | None:
+    """What the secondary is to hold. None where a repair would have to wait."""
+    if isinstance(wanted.state, Tombstone) and wanted.state.passing:
+        return None
+    return wanted if wanted.present else Image(Tombstone(fresh_id()))
+
+
+def _can_tell(seen: State, copied: State) -> bool:
+    """Whether a batch can put over what was seen, and know that no more is to be done."""
+    return not isinstance(seen, Unknown) and _is_of_one_content(seen, copied)
 
 
 def _is_of_one_content(seen: State, copied: State) -> bool:

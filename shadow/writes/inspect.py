@@ -7,16 +7,19 @@ replicator's own, under the same claims and conditions. What an operation of a l
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from pymongo.errors import PyMongoError
+
 from shadow.compare.diff import explain
 from shadow.compare.equality import agree
-from shadow.errors import JournalError, NotFollowed, StoreUnavailable, UnreadableDocument
+from shadow.errors import JournalError, NotFollowed, ShadowError, StoreUnavailable, UnreadableDocument
 from shadow.journal.base import Due, Pending, undecided_op
 from shadow.model.keys import queue_key
 from shadow.model.outcome import refusal_of
@@ -24,6 +27,7 @@ from shadow.model.phase import Route
 from shadow.model.stored import is_copyable
 from shadow.model.verdict import HEALED, Difference, Healing
 from shadow.model.version import ABSENT, Image, Key, State, Version
+from shadow.stores.base import CopyingMany
 from shadow.stores.within import within
 from shadow.writes.context import LoopContext
 from shadow.writes.heal import HealContended, decided
@@ -40,6 +44,10 @@ MOST_LEFT: Final = 100
 """Keys that a report names one by one; the others are counted."""
 
 Repair = Callable[[str, Key], Awaitable[Healing]]
+RepairMany = Callable[[str, Sequence[Key]], Awaitable[list[Healing | None]]]
+
+_TOGETHER: Final = 100
+"""Keys that are repaired in one batch."""
 
 
 class Action(enum.StrEnum):
@@ -134,15 +142,23 @@ def _named(error: Exception) -> str:
 
 
 class Inspector:
-    """`repair` is the replicator's; `now` returns epoch seconds."""
+    """`repair` and `repair_many` are the replicator's; `now` returns epoch seconds."""
 
-    def __init__(self, context: LoopContext, repair: Repair, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        context: LoopContext,
+        repair: Repair,
+        repair_many: RepairMany,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._stores = context.stores
         self._routes = context.routes
         self._journal = context.journal
         self._limits = context.limits
         self._hasher = context.hasher
         self._repair = repair
+        self._repair_many = repair_many
         self._now = now
 
     def key_hash(self, key: Key) -> str:
@@ -197,7 +213,8 @@ class Inspector:
         async for keys in self._pages(collection, key):
             if not report.seen:
                 await self._check_stores()
-            work = (self._one(name, each, gate, report, failures) for name, each in keys)
+            left = await self._in_batches(keys, report, failures) if apply else keys
+            work = (self._one(name, each, gate, report, failures) for name, each in left)
             # All of them to their end, whatever one of them raises: none may run on behind a caller that has gone.
             for result in await asyncio.gather(*work, return_exceptions=True):
                 if isinstance(result, BaseException):
@@ -207,6 +224,84 @@ class Inspector:
                 report.stopped = True
                 break
         return report
+
+    # --- many keys ----------------------------------------------------------------------------------------------
+
+    async def _in_batches(
+        self, keys: Sequence[tuple[str, Key]], report: HealReport, failures: _Failures
+    ) -> list[tuple[str, Key]]:
+        """Repairs what can be repaired together, and returns the keys that are to be repaired alone."""
+        alone: list[tuple[str, Key]] = []
+        together: dict[str, list[Key]] = {}
+        for name, key in keys:
+            if undecided_op(key) is not None or not self._routes[name].dual_write:
+                alone.append((name, key))
+            else:
+                together.setdefault(name, []).append(key)
+        for name, those in together.items():
+            for start in range(0, len(those), _TOGETHER):
+                batch = those[start : start + _TOGETHER]
+                left = batch if len(batch) == 1 else await self._batch(name, batch, report, failures)
+                alone += [(name, key) for key in left]
+        return alone
+
+    async def _batch(
+        self, collection: str, keys: Sequence[Key], report: HealReport, failures: _Failures
+    ) -> Sequence[Key]:
+        """Repairs and settles keys of one collection under claims. What was not repaired is returned, without one."""
+        claims = (self._journal.claim(collection, key, self._limits.operation) for key in keys)
+        found = await asyncio.gather(*claims, return_exceptions=True)
+        dues = [due for due in found if isinstance(due, Due)]
+        left = dues
+        try:
+            for each in found:
+                if isinstance(each, BaseException):
+                    raise each
+            made = await self._healed_together(collection, dues)
+            ended = await asyncio.gather(*map(self._end, dues, made))
+            left = [due for due, ending in zip(dues, ended, strict=True) if ending is None]
+        finally:
+            # A claim must not outlive the attempt: somebody else may follow at once.
+            for due in left:
+                self._journal.give_back(due)
+        for key, each in zip(keys, found, strict=True):
+            if each is None:
+                report.add(collection, key, Healing.IN_FLIGHT, "")
+        for due, ending in zip(dues, ended, strict=True):
+            if ending is not None:
+                report.add(collection, due.key, ending, "")
+                failures.count(failed=False)
+        return [due.key for due in left]
+
+    async def _end(self, due: Due, result: Healing | None) -> Healing | None:
+        """Settles the claim of a key that was repaired, or may not be."""
+        if result is Healing.REVERSED:
+            await self._journal.postpone(due, 0)
+        elif result is not None and not await self._journal.settle(due):
+            return Healing.UNSETTLED
+        return result
+
+    async def _healed_together(self, collection: str, dues: Sequence[Due]) -> list[Healing | None]:
+        """What came of each; None: it is to be repaired alone, which also finds out why."""
+        route = self._routes[collection]
+        primary, secondary = self._stores[route.primary], self._stores[route.secondary]
+        results: list[Healing | None] = [None] * len(dues)
+        if not isinstance(primary, CopyingMany) or not isinstance(secondary, CopyingMany):
+            return results
+        if len(dues) < 2 or secondary.copies_at_once(collection) < 2:
+            return results
+        keys = [due.key for due in dues]
+        with contextlib.suppress(PyMongoError, ShadowError, TimeoutError):
+            async with within(self._limits.operation / 2):
+                there = await secondary.lasting_images(collection, keys)
+                here = await primary.lasting_images(collection, keys)
+            actions = list(map(_action, here, there))
+            places = [place for place, action in enumerate(actions) if action is not Action.REFUSE]
+            healed = await self._repair_many(collection, [keys[place] for place in places])
+            results = [Healing.REVERSED if action is Action.REFUSE else None for action in actions]
+            for place, result in zip(places, healed, strict=True):
+                results[place] = result
+        return results
 
     # --- one key ------------------------------------------------------------------------------------------------
 

@@ -7,25 +7,18 @@ the recovery loop repairs it later, oldest first. Nothing here ever raises into 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
-import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
-from pymongo.errors import ConnectionFailure
-
 from shadow.compare.comparer import Comparator
-from shadow.errors import JournalError, NotFollowed, UnreadableDocument, UnsupportedOperation
+from shadow.errors import UnsupportedOperation
 from shadow.host.failpoints import Point
-from shadow.journal.base import Due, undecided
+from shadow.journal.base import undecided
 from shadow.model.events import (
     ComparisonFinished,
     ComparisonUndecided,
-    ComponentFailed,
-    HealFinished,
-    KeyAgreed,
     MismatchConfirmed,
     OperationFinished,
     RuleApplied,
@@ -33,7 +26,7 @@ from shadow.model.events import (
 )
 from shadow.model.keys import queue_key
 from shadow.model.operation import ANY, Verb, Write
-from shadow.model.outcome import Outcome, classify, refusal_of
+from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route, WriteMode
 from shadow.model.verdict import (
     MATCHED_PATH,
@@ -47,52 +40,33 @@ from shadow.model.verdict import (
 )
 from shadow.model.version import Image, Key
 from shadow.stores.base import ReplayingMany
-from shadow.stores.breaker import Breaker
 from shadow.stores.within import within
-from shadow.traces.causes import Causes
-from shadow.traces.spans import cause, current_cause
+from shadow.traces.spans import cause
 from shadow.writes.context import LoopContext
-from shadow.writes.heal import HealContended, Replayed, by_result, decided, heal, replay, replay_fenced, replay_many
-from shadow.writes.refusals import report_refused
+from shadow.writes.heal import Replayed, by_result, replay, replay_fenced, replay_many
+from shadow.writes.healer import Healer, check_followed
 from shadow.writes.replica import Replica
-from shadow.writes.untangle import Untangler
 from shadow.writes.work_queue import Batch, Hold
 
 __all__ = ["Replicator"]
-
-_OFTEN: Final = 10.0
-_RARELY: Final = 3600.0
-"""The longest pauses, in seconds, between two failed repairs of a key: where it waits for the secondary, and where the
-secondary refuses to hold it. The next write of such a key makes it due at once."""
 
 _REQUESTS: Final = 4
 """Requests at once that a batch of replays makes. So many batches run at once that their requests are as many as
 there are workers: what a call for many documents makes in an instant would else reach the secondary in an instant."""
 
 
-class Replicator:
-    """One for each event loop."""
+class Replicator(Healer):
+    """One for each event loop. What it cannot replay, it repairs."""
 
     def __init__(self, context: LoopContext) -> None:
-        self._stores = context.stores
-        self._breakers = context.breakers
-        self._journal = context.journal
+        super().__init__(context)
         self._queue = context.writes
-        self._limits = context.limits
-        self._reporter = context.reporter
         self._compare = Comparator(context.hasher, context.excuses)
-        self._routes = context.routes
-        self._reach = context.failpoints
         self._intents = context.intents
-        self._untangler = Untangler(context.intents, context.failpoints, context.expiry)
-        self._wake = asyncio.Event()
         self._following: dict[str, str] = {}
         self._batching = {name: each for name, each in context.stores.items() if isinstance(each, ReplayingMany)}
         self._alone = asyncio.Semaphore(context.limits.write_workers)
         self._together = asyncio.Semaphore(max(1, context.limits.write_workers // _REQUESTS))
-        self._traces = context.traces
-        self._causes = Causes()
-        self._given_up: dict[str, float] = {}
 
     # --- writes, as they come -----------------------------------------------------------------------------------
 
@@ -130,7 +104,7 @@ class Replicator:
         async def copy() -> None:
             self._reach(Point.BEFORE_REPLAY)
             async with self._routes.healing(collection) as now:
-                _check_followed(collection, now)
+                check_followed(collection, now)
                 await self._heal(collection, key, route)
             self._reporter.publish(ComparisonFinished(collection, verb, Verdict.LAGGING))
 
@@ -314,7 +288,7 @@ class Replicator:
                 self._reporter.publish(ComparisonFinished(write.collection, write.verb, Verdict.MATCH))
             return
         async with self._routes.healing(write.collection) as now:
-            _check_followed(write.collection, now)
+            check_followed(write.collection, now)
             healing = await self._heal(write.collection, write.key, route)
         if refused or copied:
             self._undecided(write, Incomparable.NOT_PORTABLE if copied else Incomparable.REFUSED_REPLAY)
@@ -328,22 +302,6 @@ class Replicator:
         """Counts a write whose results were not compared."""
         self._reporter.publish(ComparisonUndecided(write.collection, write.verb, reason))
         self._reporter.publish(ComparisonFinished(write.collection, write.verb, Verdict.INCOMPARABLE))
-
-    async def _heal_due(self, due: Due, route: Route) -> None:
-        for key in await decided(self._stores.values(), due.collection, due.key):
-            await self._heal(due.collection, key, route)
-
-    async def _heal(self, collection: str, key: Key, route: Route) -> Healing:
-        self._reach(Point.BEFORE_HEAL)
-        result = await self._healed(collection, key, route)
-        self._reach(Point.AFTER_HEAL)
-        self._reporter.publish(HealFinished(collection, result))
-        self._reporter.publish(KeyAgreed(collection, key))
-        return result
-
-    async def _healed(self, collection: str, key: Key, route: Route) -> Healing:
-        primary, secondary = self._stores[route.primary], self._stores[route.secondary]
-        return await heal(primary, secondary, collection, key, untangles=self._untangler, traces=self._traces)
 
     async def _judge_different(self, write: Write, image: Image, healing: Healing, *, unmatched: bool) -> Verdict:
         """The same write from the same version had another result: comparison rules cover it, or it is a mismatch
@@ -381,119 +339,3 @@ class Replicator:
         self._reporter.publish(
             OperationFinished(write.collection, write.verb, route.secondary, Role.SECONDARY, outcome, seconds)
         )
-
-    def may_be_in_flight(self, collection: str) -> bool:
-        """Whether a request whose answer was given up on may still arrive at the secondary."""
-        given_up = self._given_up.get(collection)
-        return given_up is not None and asyncio.get_running_loop().time() - given_up < self._limits.in_flight_timeout
-
-    def _judge(self, collection: str, error: Exception, breaker: Breaker) -> Deferral:
-        """What an error of the secondary means: for the breaker, for a flip, and as a reason."""
-        otherwise = Deferral.SECONDARY_ERROR
-        if isinstance(error, NotFollowed):
-            return Deferral.NOT_FOLLOWED
-        if isinstance(error, HealContended):
-            return otherwise
-        if isinstance(error, TimeoutError | ConnectionFailure) or classify(error) is Outcome.UNKNOWN:
-            breaker.failed()
-            self._given_up[collection] = asyncio.get_running_loop().time()
-            return Deferral.DEADLINE if isinstance(error, TimeoutError) else otherwise
-        if not isinstance(error, UnreadableDocument):  # it is a difference, and no failure of a part
-            self._reporter.publish(ComponentFailed("replay", error))
-        return otherwise
-
-    # --- recovery -----------------------------------------------------------------------------------------------
-
-    async def recover_forever(self, turn: Callable[[], None] = lambda: None) -> None:
-        """Heals what is due until cancelled; raises what the journal raises. `turn` is called at each round."""
-        while True:
-            turn()
-            if await self.recover() < self._limits.recover_batch:
-                await self._rest()
-
-    async def _rest(self) -> None:
-        self._wake.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._limits.recover_every):
-                await self._wake.wait()
-        # Deferrals come many at a time; one round serves them all.
-        await asyncio.sleep(min(0.02, self._limits.recover_every))
-
-    async def recover(self) -> int:
-        """Heals one batch of due keys. Returns how many were due. While the secondary is down, one key is the probe."""
-        probing = not all(breaker.closed for breaker in self._breakers.values())
-        batch = 1 if probing else self._limits.recover_batch
-        found = await self._journal.due(batch, lease=self._limits.operation)
-        gate = asyncio.Semaphore(self._limits.write_workers)
-        try:
-            # Each runs to its end, whatever another raises: none may run on after the caller has gone.
-            results = await asyncio.gather(*(self._recover_one(due, gate) for due in found), return_exceptions=True)
-        except asyncio.CancelledError:
-            # Here, and not where each of them is healed: one that is cancelled before its first step notices nothing.
-            for due in found:
-                self._journal.give_back(due)
-            raise
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        return len(found)
-
-    async def _recover_one(self, due: Due, gate: asyncio.Semaphore) -> None:
-        async with gate, self._routes.healing(due.collection) as route:
-            caused_by, tries = self._causes.of(due.collection, due.key), due.attempts + 1
-            if not route.dual_write:
-                await self._attempt(due, route)
-                return
-            with self._traces.work("heal", due.collection, [caused_by], to=route.secondary, attempt=tries):
-                await self._attempt(due, route)
-
-    async def _attempt(self, due: Due, route: Route) -> None:
-        breaker = self._breakers[route.secondary]
-        if not route.dual_write or not breaker.allow():
-            over = due.late and not route.dual_write  # what takes effect late stays where it is, as all else does
-            await (self._journal.settle(due) if over else self._journal.postpone(due, self._limits.recover_every))
-            return
-        try:
-            async with within(min(self._limits.operation / 2, 2 * self._limits.write_deadline)):
-                await self._heal_due(due, route)
-        except JournalError:
-            raise
-        except Exception as error:
-            self._judge(due.collection, error, breaker)
-            report_refused(self._reporter, due, error)
-            self._reporter.publish(HealFinished(due.collection, Healing.FAILED))
-            refused = refusal_of(error)
-            pause = self._backoff(due.attempts_after(refused) - 1, most=_RARELY if refused else _OFTEN)
-            await self._journal.postpone(due, pause, refused)
-        else:
-            breaker.succeeded()
-            if await self._journal.settle(due):
-                self._causes.forget(due.collection, due.key)
-
-    async def repair(self, collection: str, key: Key) -> Healing:
-        """Heals one key on request, or what an undecided one stands for. Raises `NotFollowed` in phase `off`,
-        `HealContended`, TimeoutError, and what the stores raise."""
-        result = Healing.EQUAL
-        async with self._routes.healing(collection) as route:
-            _check_followed(collection, route)
-            with self._traces.work("heal", collection, [current_cause()], to=route.secondary):
-                try:
-                    async with within(self._limits.operation / 2):
-                        for each in await decided(self._stores.values(), collection, key):
-                            result = await self._healed(collection, each, route)
-                            self._reporter.publish(KeyAgreed(collection, each))
-                except BaseException:
-                    self._given_up[collection] = asyncio.get_running_loop().time()
-                    raise
-                self._reporter.publish(HealFinished(collection, result))
-        return result
-
-    def _backoff(self, attempts: int, most: float) -> float:
-        return random.uniform(0.5, 1.0) * min(most, self._limits.recover_every * 2.0 ** min(attempts, 20))
-
-
-def _check_followed(collection: str, route: Route) -> None:
-    """Raises `NotFollowed` where only one store is written. What is read there while that lasts must not reach the
-    other one: MongoDB's own calls give one version to one document after the other."""
-    if not route.dual_write:
-        raise NotFollowed(collection)

@@ -20,7 +20,8 @@ from zoneinfo import ZoneInfo
 import bson
 import pymongo
 import pytest
-from bson import MinKey
+from bson import DBRef, MinKey
+from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import ReadPreference
@@ -550,3 +551,16 @@ async def test_561_two_read_concerns_are_refused(sides: Sides) -> None:
             continue
         with pytest.raises(UnsupportedOperation, match=f"read_concern {level}"):
             await shim.find_one({"_id": 1})
+
+
+async def test_580_a_dbref_in_another_order_is_computed_in_the_drivers(sides: Sides) -> None:
+    await sides.fill({"_id": 1, "r": {"$id": 1, "$ref": "c"}})
+    raw: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument)
+    shown = []
+    for side in (sides.bare, sides.shim):
+        assert await side.distinct("r") == [DBRef("c", 1)]
+        (found,) = await side.with_options(codec_options=raw).find().to_list(None)
+        (made,) = await side.with_options(codec_options=raw).aggregate([{"$project": {"r": 1, "_id": 0}}]).to_list(None)
+        assert bytes(made["r"].raw) in (bytes(found["r"].raw), bson.encode(DBRef("c", 1).as_doc()))
+        shown.append((bytes(found.raw), made["r"].raw == found["r"].raw))
+    assert shown == [(shown[0][0], True), (shown[0][0], False)]

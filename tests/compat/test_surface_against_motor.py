@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import itertools
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -256,6 +257,58 @@ async def test_a_pipeline_that_loses_the_key_has_modified_the_document(
                 request = pymongo.UpdateOne(filter or {"_id": 2}, pipeline)
                 outcome, said = await differences(both, Call("bulk_write", ([request],)))
                 assert outcome == "equal", f"bulk {pipeline}: {said}"
+
+
+BAD: dict[str, list[Any]] = {
+    "filter": [{"a": {"$in": 1}}, {"a": {"$foo": 1}}],
+    "sort": [[("a.", 1)], [("$x", 1)]],
+    "update": [
+        {"$set": {"a": 1, "a.b": 2}},
+        {"$foo": {"a": 1}},
+        {"$inc": {"s": 1}},
+        [{"$set": {"z": {"$add": ["$s", 1]}}}],
+    ],
+    "projection": [
+        {"a": 1, "b": 0},
+        {"z": {"$foo": 1}},
+        {"z": {"$add": ["x", 1]}},
+        {"z": {"$cond": [1, 2, {"$ln": 0}]}},
+    ],
+    "array_filters": [[{"x": 1, "y": 2}], [{"e": {"$foo": 1}}], [{"e": 1}]],
+}
+"""Faults of a find-and-modify, by the argument: some of the call, some of a document or of a constant."""
+
+
+def _calls_with_two_faults() -> list[Call]:
+    made = []
+    for (one, first), (other, second) in itertools.combinations(BAD.items(), 2):
+        for a, b in itertools.product(first, second):
+            given = {one: a, other: b}
+            filter, update = given.pop("filter", {"a": 1}), given.pop("update", {"$set": {"n": 1}})
+            if not (isinstance(update, list) and "array_filters" in given):
+                made += [
+                    Call("find_one_and_update", (filter, update), {**given, "upsert": True}),
+                    Call("find_one_and_update", ({**filter, "_id": 404}, update), {**given, "upsert": True}),
+                ]
+            if not {"update", "array_filters"} & {one, other}:
+                made.append(Call("find_one_and_replace", (filter, {"a": 1}), given))
+                made.append(Call("find_one_and_delete", (filter,), given))
+    return made
+
+
+async def test_of_two_faults_of_a_find_and_modify_the_servers_comes_first(
+    mongo_url: str, dynamodb_local_url: str, tmp_path: Path
+) -> None:
+    """In all pairs of arguments; and what fails has written nothing."""
+    different = []
+    async with pair(tmp_path, mongo_url, dynamodb_local_url, unique=False) as (both, _):
+        await both.refill([{"_id": 1, "a": 1, "s": "t"}])
+        for call in _calls_with_two_faults():
+            outcome, said = await differences(both, call)
+            if outcome != "equal":
+                different.append(f"{call}: {outcome} {said}")
+        assert await _stored(both.bare) == await _stored(both.shim)
+    assert not different, f"{len(different)} differ\n" + "\n".join(different[:20])
 
 
 PUSH: dict[str, Any] = {"$push": {"a": {"$each": [3], "$slice": 2}}}

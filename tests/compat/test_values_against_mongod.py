@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime as dt
 import inspect
+import itertools
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
@@ -77,6 +78,8 @@ OPTED: Final = ("date", "UUID", "decimal", "document", "reference with more", "c
 ONLY_BELOW: Final[dict[str, Any]] = {
     "regular expression": Regex("^a", "im"),
     "list": [1, Int64(2), DBRef("others", 7), {"r": DBRef("others", 7)}],
+    "no reference": [{"$ref": "x"}, {"$id": 1}, {"$ref": 1, "$id": 2}, {"$db": "x"}, {"$ref": "x", "$db": "y"}],
+    "a reference of no database": {"$ref": "x", "$id": 2, "$db": 5},
 }
 """What no `_id` may be."""
 
@@ -231,6 +234,63 @@ async def test_a_value_of_any_type_is_the_drivers(sides: tuple[Any, Any], verb: 
         bare, shim = map(exact, answers)
         if bare != shim:
             different.append(f"{kind}: {answers[1]!r} instead of {answers[0]!r}")
+    assert not different, "\n".join(different)
+
+
+_WHOLE: Final[list[dict[str, Any]]] = [
+    {"$ref": "x", "$id": 1},
+    {"a": 1, "$ref": "q", "$id": 2, "$db": "d", "z": DBRef("e", 1)},
+    {"$ref": "x"},
+    {"$id": 1, "$ref": "x"},
+    {"$ref": 5, "$id": 1},
+    {"$ref": "x", "$id": 1, "$db": 5},
+    {"z": {"$id": 2, "$ref": "x"}, "y": {"q": 1, "$ref": "x", "$id": DBRef("y", 3)}, "w": [{"$id": 2, "$ref": "x"}]},
+    {"z": {"$ref": "x", "$id": 2, "k": 2, "$db": "e"}, "a": 5},
+]
+"""Documents that are themselves references, or nearly, or that have one whose parts are in another order."""
+
+
+async def _or_code(call: Awaitable[Any]) -> Any:
+    try:
+        return await call
+    except pymongo.errors.OperationFailure as error:
+        return error.code
+
+
+async def _whole(things: Any, document: dict[str, Any]) -> Any:
+    await things.insert_one({"_id": "w", **document})
+    key, after = {"_id": "w"}, pymongo.ReturnDocument.AFTER
+    first: dict[str, Any] = {"$match": key}
+    return [
+        await things.find_one(key),
+        await _all(things.find(key, {"_id": 0})),
+        await _all(things.find(key, {"n": "$_id", "$ref": 1, "$id": 1, "z": 1}).sort([("z.k", 1), ("a", 1)])),
+        await _all(things.find({**key, "$expr": {"$eq": [{"$type": "$z"}, "object"]}})),
+        await _all(things.aggregate([first, {"$project": {"w": "$$ROOT"}}])),
+        await _all(things.aggregate([first, {"$replaceWith": {"$ifNull": ["$z", "$$ROOT"]}}])),
+        await _all(things.aggregate([first, {"$group": {"_id": None, "l": {"$push": "$$ROOT"}}}])),
+        await things.distinct("z", key),
+        await things.distinct("$ref", key),
+        await things.find_one_and_update(key, {"$set": {"n": 1}}),
+        await things.find_one_and_update(key, {"$set": {"n": 2}}, return_document=after),
+        await things.find_one_and_update(key, [{"$set": {"n": 3}}], {"n": 0}, return_document=after),
+        await _or_code(things.find_one_and_replace(key, {"r": 0, **document}, return_document=after)),
+        await things.find_one_and_delete(key),
+    ]
+
+
+@pytest.mark.drawn_over("sides", reason="the same calls, on either primary")
+async def test_a_document_that_is_itself_a_reference_is_the_drivers(sides: tuple[Any, Any]) -> None:
+    different = []
+    for options, document in itertools.product(("default", "aware", "son"), _WHOLE):
+        given = OPTIONS[options]
+        chosen = [side.with_options(codec_options=given) if given else side for side in sides]
+        bare, shim = [list(map(exact, await _whole(each, document))) for each in chosen]
+        different += [
+            f"{options} {document} {place}: {ours}\n  instead of {theirs}"
+            for place, (theirs, ours) in enumerate(zip(bare, shim, strict=True))
+            if theirs != ours
+        ]
     assert not different, "\n".join(different)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import random
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -17,6 +18,7 @@ import botocore.client
 import pymongo
 import pytest
 from pymongo.errors import DuplicateKeyError
+from typer.testing import CliRunner
 
 from shadow import Shadow
 from shadow.cli import tables
@@ -461,3 +463,20 @@ def test_the_use_of_a_control_store_is_in_the_policy_where_there_is_one() -> Non
 def test_resources_are_named_in_the_regions_part_of_aws(region: str, partition: str) -> None:
     (first, *_) = policy(Use.APPLICATION, region=region)["Statement"]
     assert first["Resource"] == [f"arn:{partition}:dynamodb:{region}:*:table/p-users"]
+
+
+def test_streams_are_read_also_where_somebody_else_switches_them_on(tmp_path: Path) -> None:
+    """Then no right to change the table is needed for it."""
+    text = (
+        "mongo: {url: 'mongodb://host', database: app}\nobserve: {follow_writers: true}\n"
+        "dynamo: {region: eu-west-1}\ncollections: {users: {table: {stream: false}}, logs: }\n"
+    )
+    (tmp_path / "shadow.yaml").write_text(text)
+    said = CliRunner().invoke(
+        tables.app, ["export", "iam", "-c", str(tmp_path / "shadow.yaml"), "--for", "application", "--for", "tables"]
+    )
+    found = granted(json.loads(said.output))
+    for name in ("users", "logs"):
+        read = {(action, f"{name}/stream") for action in ("DescribeStream", "GetRecords", "GetShardIterator")}
+        assert read == {each for each in found if each[1].startswith(f"{name}/")}
+    assert [each for each in found if each[0] == "UpdateTable"] == [("UpdateTable", "logs")]

@@ -391,23 +391,65 @@ async def test_sub_collections_have_the_options_of_their_collection(shadow: Shad
 
 
 async def test_objects_of_the_driver_made_by_hand_do_not_bypass_shadow(shadow: Shadow, driver: str) -> None:
-    session = await awaited(shadow.client.start_session())
+    client: Any = shadow.client
+    calls: list[Any]
     if driver == "motor":
-        assert session.client is shadow.client
-        await session.end_session()
-        return
-    await session.end_session()
-    database: Any = AsyncDatabase(shadow.client, shadow.name)  # type: ignore[arg-type]
-    for call in (
-        database["things"].insert_one({"_id": 9}),
-        AsyncCollection(shadow, "things").update_one({"_id": 1}, {"$set": {"m": 1}}),  # type: ignore[arg-type]
-        database["things"].find_one({}),
-        database.command("ping"),
-        database.drop_collection("things"),
-    ):
+        from motor.motor_asyncio import AsyncIOMotorCollection, AsyncIOMotorDatabase, AsyncIOMotorGridFSBucket
+
+        assert client.delegate.codec_options == client.codec_options
+        database: Any = AsyncIOMotorDatabase(client, shadow.name)
+        calls = [
+            lambda: database["things"].insert_one({"_id": 9}),
+            lambda: database["others"].insert_one({"_id": 9}),
+            lambda: AsyncIOMotorCollection(shadow, "things").insert_one({"_id": 9}),
+            lambda: AsyncIOMotorCollection(shadow, "things").find_one(),
+            lambda: database.things.find({}).to_list(None),
+            lambda: database.things.aggregate([{"$match": {}}]).to_list(None),
+            lambda: database["things"].delete_many({}),
+            lambda: database.command("ping"),
+            lambda: database.drop_collection("things"),
+            lambda: AsyncIOMotorGridFSBucket(database).upload_from_stream("name", b"bytes"),
+        ]
+    else:
+        database = AsyncDatabase(client, shadow.name)
+        calls = [
+            lambda: database["things"].insert_one({"_id": 9}),
+            lambda: AsyncCollection(shadow, "things").update_one({"_id": 1}, {"$set": {"m": 1}}),  # type: ignore[arg-type]
+            lambda: database["things"].find_one({}),
+            lambda: database.command("ping"),
+            lambda: database.drop_collection("things"),
+        ]
+    for call in calls:
         with pytest.raises((UnsupportedOperation, InvalidOperation)):
-            await call
+            await call()
     assert await shadow["things"].find({}, sort=[("_id", 1)]).to_list(None) == DOCUMENTS
+    assert await shadow.admin.driver()["others"].count_documents({}) == 0
+
+
+async def test_a_session_leads_back_to_the_client_that_began_it(shadow: Shadow, driver: str) -> None:
+    """As the drivers' manuals write a callback: `session.client.db.orders`."""
+    async with await awaited(shadow.client.start_session()) as session:
+        assert session.client is shadow.client
+        assert session.client == shadow.client
+        assert session.client[shadow.name] is shadow
+
+        async def ordered(given: Any) -> str:
+            assert given.client is shadow.client
+            await given.client[shadow.name]["things"].insert_one({"_id": 9}, session=given)
+            await given.client.get_database(shadow.name).things.delete_one({"_id": 1}, session=given)
+            return "done"
+
+        assert await session.with_transaction(ordered) == "done"
+        if hasattr(session, "bind"):
+            async with session.bind() as bound:
+                assert bound.client is shadow.client
+                assert await shadow["things"].count_documents({"_id": 9}) == 1
+                await shadow["others"].insert_one({"_id": 1})
+    assert session.has_ended
+    assert await shadow.settled(30)
+    assert [each["_id"] async for each in shadow["things"].find({}, sort=[("_id", 1)])] == [2, 3, 9]
+    mine = await shadow.admin.driver()["things"].count_documents({"_id": 9})
+    assert mine == 1  # where MongoDB is the secondary too, which the driver's own collection would not have told
 
 
 async def test_a_document_that_is_too_large_is_one_of_the_bulks_errors(shadow: Shadow) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +17,8 @@ import pytest
 import yaml
 
 from tests.support import notesllm, promql, services
+from tests.support.board_page import board_page
+from tests.support.browser import open_page
 from tests.support.observed import Backend, Prometheus
 
 CONFIG: Final = Path(__file__).parents[2] / "config"
@@ -115,6 +119,10 @@ def total(backend: Backend, name: str, label: str = "") -> float:
 
 
 async def test_every_panel_gets_an_answer_from_a_real_prometheus(backend: Backend, prometheus: Prometheus) -> None:
+    await until_every_panel_has_an_answer(backend, prometheus)
+
+
+async def until_every_panel_has_an_answer(backend: Backend, prometheus: Prometheus) -> None:
     async with httpx.AsyncClient(base_url=backend.url, timeout=60) as client:
         headers = await notesllm.log_in(client, "grace@example.org")
 
@@ -133,6 +141,48 @@ async def test_every_panel_gets_an_answer_from_a_real_prometheus(backend: Backen
             return not waiting
 
         until(answered, lambda: f"panels are empty: {waiting}")
+
+
+async def test_every_board_can_be_looked_at(backend: Backend, prometheus: Prometheus, tmp_path: Path) -> None:
+    """Drawn where Grafana puts it, in a browser: nothing overlaps or is cut, and a chosen collection is shown alone. A
+    picture of each with SHADOW_PICTURES=FOLDER."""
+    await until_every_panel_has_an_answer(backend, prometheus)
+    folder = Path(os.environ.get("SHADOW_PICTURES", tmp_path))
+    async with open_page() as page:
+        for path in sorted(BOARDS.glob("*.json")):
+            board, file = json.loads(path.read_text("utf-8")), folder / f"board-{path.stem}.html"
+            file.write_text(board_page(board, prometheus.lately))
+            await page.go(file.as_uri(), width=1220, height=900)
+            found = await page.value(LAID_OUT)
+            assert len(found) == len(board["panels"])
+            for first, second in itertools.combinations(found, 2):
+                assert not overlap(first, second), (path.name, first["title"], second["title"])
+            assert [each["title"] for each in found if each["cut"]] == [], path.name
+            empty = {each["title"] for each in found if each["series"] == "0"}
+            assert empty <= MAY_BE_EMPTY, path.name
+            await page.picture(folder / f"board-{path.stem}.png")
+        assert page.problems == []
+    for _, text in panels():
+        if "$collection" in text:
+            shown = prometheus.lately(promql.expression(text.replace("$collection", "users")))
+            assert {each["metric"].get("collection", "users") for each in shown} <= {"users"}, text
+
+
+LAID_OUT: Final = """[...document.querySelectorAll('.panel')].map(each => {
+    const title = each.querySelector('h2, h3'), {x, y, width, height} = each.getBoundingClientRect();
+    return {x, y, width, height, title: title.innerText, cut: title.scrollWidth > title.clientWidth,
+            series: each.dataset.series ?? null};
+})"""
+
+
+def overlap(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    apart = (
+        first["x"] + first["width"] <= second["x"],
+        second["x"] + second["width"] <= first["x"],
+        first["y"] + first["height"] <= second["y"],
+        second["y"] + second["height"] <= first["y"],
+    )
+    return not any(apart)
 
 
 def test_every_alert_is_evaluated_and_none_fires_where_all_is_well(backend: Backend, prometheus: Prometheus) -> None:

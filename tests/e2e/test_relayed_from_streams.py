@@ -7,12 +7,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import datetime as dt
 import random
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pymongo import MongoClient
+from pymongo.errors import AutoReconnect, OperationFailure
 
 from shadow import Shadow
 from shadow.control.sqlite import SqliteRecords
@@ -20,10 +23,12 @@ from shadow.embedded.audit import dynamo_client
 from shadow.errors import UnsupportedOperation
 from shadow.fleet.health_gates import gates_of
 from shadow.model.phase import StoreName
+from shadow.stores.dynamo.client.streams import ExpiredIterator
 from tests.e2e.test_relayed_writers import becomes_unverified, control_file, level, relayed, total, unverified
 from tests.support.bare import bare_writer
 from tests.support.pair import until
 from tests.support.shadows import COLLECTION, Site
+from tests.support.tool import Tool
 from tests.support.writer import spawn
 
 
@@ -234,24 +239,41 @@ def scribble(hand: Bare, rng: random.Random, times: int) -> None:
                 hand.update(key)
 
 
+def roughen(shadow: Shadow, rng: random.Random) -> None:
+    """Of its requests to the streams some fail, as they do on AWS."""
+    store: Any = shadow._engine.runtime().stores[StoreName.DYNAMO]
+    sent = store._streams.call
+    faults = [ExpiredIterator(), OperationFailure("slow down", 262), AutoReconnect("gone")]
+
+    async def call(verb: str, table: str, **parameters: Any) -> Any:
+        if verb == "get_records" and rng.random() < 0.3:
+            # One answer is lost on its way.
+            await sent(verb, table, **parameters)
+            raise rng.choice(faults)
+        return await sent(verb, table, **parameters)
+
+    store._streams.call = call
+
+
 @pytest.mark.timeout(300)
 async def test_under_load_a_process_that_is_killed_is_replaced_and_both_stores_end_equal(
     site: Site, tmp_path: Path
 ) -> None:
     # What a killed process has deferred waits for the longest time that its requests may last.
-    site = site.but(limits={**site.limits, "operation": 20.0})
+    site = site.but(limits={"read_deadline": 10.0, "write_deadline": 10.0, "operation": 10.0})
     rng = random.Random(11)
     ready = tmp_path / "ready"
     child = spawn(live, site, str(ready))
     try:
         await until(ready.exists, 60)
         async with relaying(site) as shadow:
+            roughen(shadow, rng)
             await trust(shadow)
             assert relay(shadow)["holder"].endswith(f"pid {child.pid}")
-            await bare(site, lambda hand: scribble(hand, rng, 60))
+            await bare(site, lambda hand: scribble(hand, rng, 30))
             child.kill()
-            load = hammer(shadow[COLLECTION], rng, 100)
-            await asyncio.gather(load, bare(site, lambda hand: scribble(hand, rng, 90)))
+            load = hammer(shadow[COLLECTION], rng, 60)
+            await asyncio.gather(load, bare(site, lambda hand: scribble(hand, rng, 50)))
             await until(lambda: relayed(shadow), 60)
             assert not relay(shadow)["holder"].endswith(f"pid {child.pid}")
             await level(site, 120)
@@ -314,10 +336,19 @@ async def test_where_the_stream_does_not_tell_every_write_the_collection_is_unve
             assert not await unverified(shadow), lose.__name__
 
 
-async def test_without_a_stream_it_says_what_to_do_and_closes_the_gate_until_there_is_one(site: Site) -> None:
+async def test_without_a_stream_it_says_what_to_do_and_closes_the_gate_until_there_is_one(
+    site: Site, tmp_path: Path
+) -> None:
     without = site.but(options={"table": {"stream": False}})
     async with without.shadow() as shadow:
         await shadow.prepare()
+    tool = Tool(site, tmp_path, observe={"follow_writers": True})
+    checked = await tool("config", "check", "--connect", "--json")
+    assert checked.code == 0
+    (text,) = checked.json["streams"]
+    assert text.startswith(f"{COLLECTION}: the table {site.prefix}{COLLECTION} has no stream; `shadow tables create`")
+    planned = await tool("tables", "plan")
+    assert (planned.code, "has no stream" in planned.out) == (1, True)
     shadow = opened(without)
     try:
         with pytest.raises(UnsupportedOperation, match="has no stream") as raised:
@@ -329,8 +360,10 @@ async def test_without_a_stream_it_says_what_to_do_and_closes_the_gate_until_the
         assert not gate.ok
         assert "has no stream" in gate.look_at
         assert shadow._engine._relayed(COLLECTION) is False, "what reads find of such writes counts"
-        async with relaying(site):  # configured for it, so that the stream is switched on
-            await until(lambda: not relay(shadow)["unread"], 30)
+        assert (await tool("tables", "create")).code == 0
+        await until(lambda: not relay(shadow)["unread"], 30)
+        assert (await tool("config", "check", "--connect", "--json")).json["streams"] == []
+        assert (await tool("tables", "plan")).code == 0
     finally:
         await shadow.close()
 
@@ -358,4 +391,32 @@ async def test_the_relay_changes_sides_with_a_flip_and_back(site: Site) -> None:
             await level(site)
         assert relayed(shadow) == {"inserted": 9}
         assert total(shadow, "shadow_out_of_band_writes_total") == {}, "a copy to the secondary is nobody else's write"
+        assert not await unverified(shadow)
+
+
+async def test_what_dynamodb_deletes_by_itself_goes_from_the_secondary_and_nobody_is_accused(site: Site) -> None:
+    """DynamoDB Local needs some seconds for it: the service, some days. One document expires by the rule of the
+    configuration, and one by a time that somebody else has set."""
+    site = site.but(options={"expires": {"field": "at", "after": 60}})
+    async with relaying(site) as shadow:
+        await begun(shadow, site)
+        long_ago = dt.datetime.now(dt.UTC) - dt.timedelta(days=3)
+        await shadow[COLLECTION].insert_many([{"_id": "by the rule", "at": long_ago}, {"_id": "stays", "at": None}])
+        await site.level(shadow)
+        await bare(site, lambda hand: hand.insert("by hand", _shadow_ttl={"N": str(int(long_ago.timestamp()))}))
+        await until(lambda: relayed(shadow) == {"inserted": 1})
+
+        def left(hand: Bare) -> set[str]:
+            items = hand.client.scan(TableName=hand.table)["Items"]
+            return {each["_id"]["S"] for each in items} - {"~expiry"}
+
+        async with asyncio.timeout(90):
+            while await bare(site, left) != {"stays"}:  # noqa: ASYNC110 - nobody says when it is done
+                await asyncio.sleep(0.2)
+        with MongoClient[dict[str, Any]](site.mongo_url) as client:
+            things = client[site.database][COLLECTION]
+            await until(lambda: not things.count_documents({"_id": "by hand", "_shadow.t": None}), 60)
+        await asyncio.sleep(1.5)
+        assert relayed(shadow) == {"inserted": 1}
+        assert total(shadow, "shadow_out_of_band_writes_total") == {}
         assert not await unverified(shadow)

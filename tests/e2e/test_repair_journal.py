@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ from shadow.journal.base import Entry
 from shadow.journal.sqlite.file import FileSettings
 from shadow.journal.sqlite.journal import SqliteJournal
 from shadow.model.keytext import format_key
+from shadow.model.verdict import Healing
+from shadow.stores.dynamo.store import DynamoStore
+from shadow.stores.mongo.store import MongoStore
+from shadow.writes.replicator import Replicator
 from tests.support.shadows import COLLECTION, Site
 from tests.support.tool import Tool
 
@@ -129,6 +134,53 @@ async def test_applied_it_makes_both_stores_equal_and_empties_the_journal(
     }
     again = await tool(*JOURNAL, "heal", "--apply", *OF_THINGS)
     assert (again.code, again.out) == (0, "the journal has no such entry\n")
+
+
+MANY = 130
+
+
+@pytest.mark.parametrize("by", ["upkeep", "order"])
+@pytest.mark.takes_turns
+async def test_many_keys_are_healed_in_few_requests(site: Site, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    """Inserted, changed and deleted while the secondary was away: no key is read or put by a request of its own."""
+    async with running(site) as shadow:
+        await shadow.prepare()
+        await shadow[COLLECTION].insert_many([{"_id": n, "n": 1} for n in range(MANY)])
+        await site.level(shadow)
+    async with running(without_secondary(site)) as shadow:
+        things = shadow[COLLECTION]
+        await things.update_many({"_id": {"$lt": MANY // 2}}, {"$inc": {"n": 1}})
+        await things.delete_many({"_id": {"$gte": MANY - 10}})
+        await things.insert_many([{"_id": MANY + n, "n": 1} for n in range(10)])
+    if by == "order":  # two that heal the same keys at the same time would leave some to each other
+
+        async def nothing(self: Replicator) -> int:
+            return 0
+
+        monkeypatch.setattr(Replicator, "recover", nothing)
+    asked: Counter[str] = Counter()
+    for store in (MongoStore, DynamoStore):
+        for name in ("image", "lasting_images", "copy_many"):
+            monkeypatch.setattr(store, name, _counted(asked, getattr(store, name)))
+    async with running(site.but(limits={**site.limits, "write_deadline": 10.0})) as shadow:
+        if by == "upkeep":
+            await site.level(shadow)
+        else:
+            report = await shadow.admin.inspector().heal(apply=True)
+            assert report.endings == {Healing.COPIED: MANY // 2 + 10, Healing.TOMBSTONED: 10}
+            assert (await shadow.admin.journal_stats()).open == 0
+    assert await site.disagreements() == []
+    assert asked["image"] == 0
+    assert asked["lasting_images"] <= 12
+    assert asked["copy_many"] <= 4
+
+
+def _counted(asked: Counter[str], method: Any) -> Any:
+    async def ask(*arguments: Any) -> Any:
+        asked[method.__name__] += 1
+        return await method(*arguments)
+
+    return ask
 
 
 async def test_one_key_alone_can_be_healed(site: Site, tool: Tool, owed: dict[str, Any]) -> None:

@@ -322,6 +322,26 @@ async def test_the_primary_does_not_answer(place: Place) -> Shadow:
     return shadow
 
 
+@row("applies the write long after its caller has given up (a request that was held up on its way)", "not asked", "up")
+async def test_the_primary_applies_it_long_after(place: Place) -> Shadow:
+    held: list[Callable[[], Awaitable[Any]]] = []
+
+    async def hold_up(call: Callable[[], Awaitable[Any]]) -> Any:
+        held.append(call)
+        raise AutoReconnect("connection closed")
+
+    async with place.shadow(operation=UNKNOWN) as shadow:
+        place.primary.on("apply", hold_up)
+        with pytest.raises(AutoReconnect):
+            await writes(shadow)
+        await place.level(shadow)
+        await held[0]()
+        await until(lambda: counted(shadow, "shadow_heals_total", result="copied"))
+        await place.level(shadow)
+        assert (await shadow.admin.status())["journal"]["late"] == {COLLECTION: 1}
+    return shadow
+
+
 @row("down", "down", "up")
 async def test_both_are_down(place: Place) -> Shadow:
     async with place.shadow(operation=UNKNOWN) as shadow:
@@ -483,7 +503,7 @@ async def test_a_transaction_is_open_while_the_phase_changes(site: Site) -> Shad
         assert caught.value.has_error_label("TransientTransactionError")
 
     # Nothing but the transaction keeps the flip from being made.
-    site = site.but(limits={"operation": 20.0, "write_deadline": 20.0}, patience=20.0)
+    site = site.but(limits={"operation": 20.0, "write_deadline": 20.0, "drain": 12.0}, patience=20.0)
     async with site.shadow() as shadow:
         await shadow.prepare()
         await writes(shadow)

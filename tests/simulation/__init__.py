@@ -45,6 +45,9 @@ heal(k)         s0 := secondary(k), first; then p := primary(k).
                 p is a document: put p if secondary(k) = s0 still.
                 p is none: put a fresh tombstone if secondary(k) = s0 still, even where s0 is a tombstone or nothing.
                 Not so any more: again, after a pause.
+heal(K)         a batch: S0 := secondary(K), first; then P := primary(K); then for each key the put of heal(k), on the
+                condition that the key is still as a further look has shown it, which has to be its s0. What was not
+                put, or is not known to be, is healed alone.
 close(o)        intents -= o. May be lost in a crash.
 defer(o)        intents -= o, and generation(k) += 1 in `deferred`, made if missing. May be lost in a crash.
 due             adopts, that is defers with settle_after = opened + limit, the intents of processes that are known dead

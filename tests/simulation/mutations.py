@@ -38,17 +38,16 @@ from shadow.stores.memory import MemoryStore
 from shadow.stores.mongo import durability as mongo_durability
 from shadow.stores.mongo.durability import Durability, Lasting
 from shadow.surface.stamping import Stamping
-from shadow.writes import dual_write
+from shadow.writes import dual_write, healer, replicator
 from shadow.writes import heal as apply
-from shadow.writes import replicator as follower
 from shadow.writes.dual_write import DualWrite
-from shadow.writes.heal import HealContended
+from shadow.writes.heal import HealContended, heal_many
 from shadow.writes.replicator import Replicator
 from shadow.writes.untangle import Untangler
 from tests.simulation.conditions import DRIVEN, Conditions
 from tests.simulation.journal import SimulatedJournal
 from tests.simulation.many import SimulatedMany
-from tests.simulation.replays import SimulatedReplays
+from tests.simulation.replays import SimulatedCopies, SimulatedReplays
 
 __all__ = ["MUTATIONS", "Mutation", "overdue"]
 
@@ -461,7 +460,7 @@ def _raised(drawn: Conditions, **changes: Any) -> Conditions:
 
 
 def _heal_with(heal: Any) -> Patches:
-    return ((follower, "heal", heal), (apply, "heal", heal))
+    return ((healer, "heal", heal), (apply, "heal", heal))
 
 
 # --- many at once -----------------------------------------------------------------------------------------------
@@ -493,6 +492,50 @@ def _of_another_key(places: Sequence[int], answers: Sequence[bool]) -> Sequence[
 
 def _batches(drawn: Conditions, **changes: Any) -> Conditions:
     return _many(drawn, batches=True).but(**changes)
+
+
+def _left_behind(drawn: Conditions) -> Conditions:
+    """Several keys wait for the secondary at a time, and hardly a later write finds what is missing."""
+    rare: dict[str, Any] = {"operations": 3, "processes": 1, "slow": 0.0, "many": 0.0}
+    verbs = (("insert", 3), ("delete", 1))
+    return _batches(drawn, secondary_down=1, refused=0.2, partial=0.6, callers=3, verbs=verbs, **rare)
+
+
+async def _heal_many_primary_first(
+    primary: Any, secondary: Any, collection: str, keys: Sequence[Key], **options: Any
+) -> list[Healing | None]:
+    wanted = await primary.lasting_images(collection, keys)
+    seen = await secondary.lasting_images(collection, keys)
+    results: list[Healing | None] = [None] * len(keys)
+    puts = {}
+    for place, (key, here, there) in enumerate(zip(keys, wanted, seen, strict=True)):
+        if not is_copyable(here):
+            continue
+        if here.document is not None and agree(here, there):
+            results[place] = Healing.EQUAL
+        else:
+            puts[place] = (key, here if here.present else Image(Tombstone(fresh_id())), there.state)
+    made = await secondary.copy_many(collection, list(puts.values())) if puts else []
+    for place, done in zip(puts, made, strict=True):
+        results[place] = Healing.COPIED if done else None
+    return results
+
+
+async def _heal_many_all(*arguments: Any, **options: Any) -> list[Healing | None]:
+    return [result or Healing.COPIED for result in await heal_many(*arguments, **options)]
+
+
+async def _heal_many_without_touch(
+    primary: Any, secondary: Any, collection: str, keys: Sequence[Key], **options: Any
+) -> list[Healing | None]:
+    """Where neither has a document there is nothing to do."""
+    seen = await secondary.lasting_images(collection, keys)
+    wanted = await primary.lasting_images(collection, keys)
+    pairs = zip(keys, wanted, seen, strict=True)
+    left = [key for key, here, there in pairs if here.present or there.present or not is_copyable(here)]
+    made = await heal_many(primary, secondary, collection, left, **options) if left else []
+    results = dict(zip(map(key_digest, left), made, strict=True))
+    return [results.get(key_digest(key), Healing.EQUAL) for key in keys]
 
 
 def _in_parts(drawn: Conditions) -> Conditions:
@@ -589,7 +632,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "recovery does not ask which document an operation has found",
-        ((follower, "decided", _decided_never),),
+        ((healer, "decided", _decided_never),),
         lambda drawn: calm(drawn, crashes=1, verbs=_BY_FILTER),
     ),
     Mutation(
@@ -704,7 +747,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "what one store is given alone is copied to the other",
-        ((follower, "_check_followed", lambda collection, route: None),),
+        tuple((place, "check_followed", lambda collection, route: None) for place in (healer, replicator)),
         lambda drawn: _raised(drawn, changes=8, everywhere=1.0, repairs=4, processes=2, operations=8),
     ),
     Mutation(
@@ -780,5 +823,25 @@ MUTATIONS: Final = (
         "the answer to one statement of a batch is taken for that to another",
         ((replays, "_done", _of_another_key),),
         _in_parts,
+    ),
+    Mutation(
+        "a batch of heals reads the primary first",
+        ((healer, "heal_many", _heal_many_primary_first),),
+        lambda drawn: _batches(drawn, processes=2, repairs=6, slow=0.5),
+    ),
+    Mutation(
+        "what a batch of heals has not put counts as put",
+        ((healer, "heal_many", _heal_many_all),),
+        _left_behind,
+    ),
+    Mutation(
+        "the statements of a batch of heals have no conditions",
+        ((SimulatedCopies, "is_at", lambda self, on, key, state: True),),
+        lambda drawn: _batches(drawn, processes=2, repairs=6, slow=0.5),
+    ),
+    Mutation(
+        "a batch of heals does not touch a deletion again",
+        ((healer, "heal_many", _heal_many_without_touch),),
+        lambda drawn: _batches(drawn, processes=1, callers=3, operations=6, verbs=_COME_AND_GO, late=0.2, repairs=2),
     ),
 )

@@ -46,12 +46,12 @@ from shadow.stores.many import change_each, change_many
 from shadow.stores.memory import MemoryStore
 from shadow.stores.mongo.durability import Durability, Lasting
 from shadow.stores.ranges import Batch
-from shadow.stores.replays import replay_together
+from shadow.stores.replays import copy_together, replay_together
 from tests.simulation import alone, expiry
 from tests.simulation.conditions import COLLECTION, LIMIT, OVERDUE, REQUEST, Conditions
 from tests.simulation.history import WRONG, History
 from tests.simulation.many import SimulatedMany
-from tests.simulation.replays import SimulatedReplays
+from tests.simulation.replays import SimulatedCopies, SimulatedReplays
 from tests.simulation.replicas import Driver, Member, is_lasting
 from tests.simulation.sessions import SessionClient
 
@@ -364,6 +364,9 @@ class Client:
             return await self._reads.find(collection, {"_id": {"$in": list(keys)}}, None)
         return await self._look(keys, False)
 
+    async def lasting_images(self, collection: str, keys: Sequence[Key]) -> list[Image]:
+        return await self.images(collection, keys)
+
     async def _look(self, keys: Sequence[Key], lasting: bool) -> list[Image]:
         def look(on: Member) -> list[Image]:
             return [self._seen(at_once(on.memory.image(COLLECTION, key))) for key in keys]
@@ -526,6 +529,23 @@ class Client:
             return done
 
         return await self._copied(what, effect)
+
+    def copies_at_once(self, collection: str) -> int:
+        return len(self._process.world.keys) + len(self._process.world.counters) if self._server.batches else 0
+
+    async def copy_many(self, collection: str, puts: Sequence[tuple[Key, Image, State]]) -> list[bool]:
+        if self.name is StoreName.MONGO:
+            answers = await asyncio.gather(*(self.put(collection, *each) for each in puts), return_exceptions=True)
+            errors = [each for each in answers if isinstance(each, BaseException)]
+            if any(not isinstance(each, Exception) or classify(each) is Outcome.UNKNOWN for each in errors):
+                raise errors[0]
+            return [each is True for each in answers]
+        try:
+            return await copy_together(SimulatedCopies(self, collection), puts)
+        except PyMongoError as error:
+            if classify(error) is Outcome.UNKNOWN:
+                raise
+            return [False] * len(puts)
 
     async def put_all(self, collection: str, puts: Sequence[tuple[Key, Image, State]]) -> bool | None:
         server = self._server

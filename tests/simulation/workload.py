@@ -462,8 +462,22 @@ class Workload:
 
     def _repair(self) -> None:
         process = self._rng.choice(self._world.alive)
-        key = self._rng.choice(self._world.keys + self._world.counters)
-        self._start(process, self._heal(process, key))
+        keys = self._world.keys + self._world.counters
+        key = self._rng.choice(keys)
+        together = self._world.conditions.batches and self._rng.random() < 0.5
+        self._start(process, self._heal_all(process, keys) if together else self._heal(process, key))
+
+    async def _heal_all(self, process: Process, keys: Sequence[Key]) -> None:
+        """As a job does: in a batch, and what that has not healed alone."""
+        process.note("repairs all keys")
+        try:
+            made = await process.runtime.replicator.repair_many(COLLECTION, keys)
+        except ShadowError as error:
+            process.note(f"the repair of all keys failed: {error!r}")
+            return
+        for key, result in zip(keys, made, strict=True):
+            if result is None:
+                await self._heal(process, key)
 
     async def _heal(self, process: Process, key: Key) -> None:
         process.note(f"repairs {key}")

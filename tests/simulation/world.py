@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import itertools
 import random
 import sqlite3
@@ -225,6 +226,7 @@ class Process:
             reporter=parts.reporter,
             hasher=parts.hasher,
             repair=repair,
+            repair_many=functools.partial(runtime.replicator.repair_many, COLLECTION),
             expiry=expiry.EXPIRY if self.world.conditions.expires else None,
         )
 

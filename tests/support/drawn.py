@@ -47,6 +47,7 @@ __all__ = [
     "in_one_deployment",
     "is_long",
     "of_run",
+    "one_of_three",
     "run_seed",
 ]
 
@@ -216,6 +217,11 @@ class Draws:
 def examples(most: int) -> int:
     """How many of `most` generated cases a run has: each run has others, and a long one has as many."""
     return most if is_long() else most // 4
+
+
+def one_of_three(item: pytest.Item) -> bool:
+    """Whether the test is in one of the files, a third of them, that this run has drawn."""
+    return random.Random(f"{run_seed()}:{name_of(item)}:three").randrange(3) == 0
 
 
 def draws_among(config: pytest.Config) -> bool:

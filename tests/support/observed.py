@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -103,6 +104,17 @@ class Prometheus(_HttpServer):
     def query(self, expression: str) -> list[Any]:
         """The result of an instant query. Raises `ValueError` if Prometheus refuses it."""
         status, body = self.get("/api/v1/query?" + urlencode({"query": expression}))
+        answer = json.loads(body)
+        if status != http.HTTPStatus.OK:
+            raise ValueError(answer.get("error", status))
+        result: list[Any] = answer["data"]["result"]
+        return result
+
+    def lately(self, expression: str, seconds: float = 60.0) -> list[Any]:
+        """The series of a range query over the last seconds. Raises `ValueError` if Prometheus refuses it."""
+        now = time.time()
+        asked = {"query": expression, "start": now - seconds, "end": now, "step": 1}
+        status, body = self.get("/api/v1/query_range?" + urlencode(asked))
         answer = json.loads(body)
         if status != http.HTTPStatus.OK:
             raise ValueError(answer.get("error", status))

@@ -29,7 +29,8 @@ async def pair(tmp_path: Path):
 
 
 def inspector(pair: Pair, **options: Any) -> Inspector:
-    return Inspector(pair.runtime.context, pair.runtime.replicator.repair, **options)
+    replicator = pair.runtime.replicator
+    return Inspector(pair.runtime.context, replicator.repair, replicator.repair_many, **options)
 
 
 async def owe(pair: Pair, *keys: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +17,6 @@ from shadow.jobs.target import JobRefused
 from shadow.jobs.work import JobPace, Work
 from shadow.model.phase import StoreName
 from tests.support.migration import OpenJobs
-from tests.support.pair import until
 
 WORKERS = 6
 
@@ -58,15 +57,24 @@ class Refusing:
 
 
 @pytest.mark.parametrize("called_off", [False, True])
-async def test_workers_that_all_fail_give_all_their_ranges_back(tmp_path: Path, called_off: bool) -> None:
+async def test_workers_that_all_fail_give_all_their_ranges_back(
+    tmp_path: Path, called_off: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also those whose request waits for a thread when the first failure cancels the others, and when the command is
     called off in the middle of that."""
     jobs = OpenJobs(SqliteRecords(tmp_path / "control.db"))
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
     work = Work(Refusing(), jobs, JobPace(workers=WORKERS))
+    begun, give_back = asyncio.Event(), Work._give_back
+
+    async def told(release: Coroutine[Any, Any, Any]) -> None:
+        begun.set()
+        await give_back(release)
+
+    monkeypatch.setattr(Work, "_give_back", staticmethod(told))
     running = asyncio.ensure_future(work.run())
     if called_off:
-        await until(lambda: any(each.get_name() == "shadow-release" for each in asyncio.all_tasks()))
+        await begun.wait()
         running.cancel()
     with pytest.raises((JobRefused, asyncio.CancelledError)):
         await running

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -87,3 +88,19 @@ def test_store_against_store_fits_and_nothing_is_cut(shown: Show) -> None:
     assert line.split()[-7:] == ["0.90", "12.3", "9400", "123", "9400", "9400", "764.2x"]
     (line,) = [each for each in lines[start : start + 10] if "insert_one" in each]
     assert line.split()[-3:] == ["100", "-", "-"]
+
+
+def test_who_relays_and_what_of_is_not_read_are_shown_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    reads = {"store": "mongo", "holder": "web-1 pid 7", "behind": 0.25, "fault": "",
+             "collections": {"users": {"count": 3}}, "unread": {}}  # fmt: skip
+    unread = {"users": "the table app-users has no stream: `shadow tables create` switches it on"}
+    totals: dict[str, Any] = {"verdicts": {}, "comparisons": 0, "collections": {}}
+    relay = {"mongo": reads, "dynamo": {**reads, "collections": {}, "unread": unread}}
+    command._show(ProcessStatus(relay=relay, totals=totals, readiness=Readiness(())), every_gate=False)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "writers on mongo: relayed by web-1 pid 7, 0.2 s behind: users 3" in told
+    assert "writers on dynamo: relayed by web-1 pid 7, 0.2 s behind: none yet; not of users: the table" in told
+    assert unread["users"] in told

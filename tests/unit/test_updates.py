@@ -14,8 +14,9 @@ from pymongo.errors import WriteError
 
 from shadow.compare.equality import same_after
 from shadow.errors import UnsupportedOperation
+from shadow.model.operation import Update
 from shadow.mongoql import compile_filter, compile_update
-from shadow.stores.mongo.changes_of_many import modifies
+from shadow.stores.mongo.changes_of_many import MongoMany, modifies
 
 APPLIED: list[tuple[dict[str, Any], Any, dict[str, Any]]] = [
     ({}, {"$set": {"z": 1, "b": 2}, "$inc": {"c": 1}}, {"b": 2, "c": 1, "z": 1}),
@@ -189,6 +190,9 @@ def test_whether_values_without_parts_change_a_document_is_known_without_making_
             updater = compile_update({"$set": {"a": new}})
             modified = not same_after(document, updater.apply(document))
             assert modifies(updater, document, None) is modified, (document, new)
+            many = MongoMany("c", "_shadow", [Update("k", {}, {"$set": {"a": new}}, "")], ["op"], *[None] * 4)  # type: ignore[arg-type]
+            many._note(0, document, bson.encode(document))
+            assert many._modified[0] is modified, (document, new)
             seen.add(modified)
     assert seen == {True, False}
 

@@ -166,6 +166,10 @@ class DynamoReads(DynamoAccess):
         images = dict(zip(items, await self._reader.images(table, present), strict=True))
         return [images.get(text, Image(ABSENT)) for text in texts]
 
+    async def lasting_images(self, collection: str, keys_: Sequence[Key]) -> list[Image]:
+        """Whatever DynamoDB has acknowledged is durable."""
+        return await self.images(collection, keys_)
+
 
 def _hit(image: Image) -> Hit:
     document = whole(image)

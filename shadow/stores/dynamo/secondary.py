@@ -136,6 +136,12 @@ class DynamoSecondary(DynamoAccess):
             results[place] = result
         return results
 
+    def copies_at_once(self, collection: str) -> int:
+        return self._replays.at_once(self._table(collection))
+
+    async def copy_many(self, collection: str, puts: Sequence[tuple[Key, Image, State]]) -> list[bool]:
+        return await self._replays.copy(self._table(collection), puts)
+
     async def put_all(self, collection: str, puts: Sequence[tuple[Key, Image, State]]) -> bool | None:
         return await self._together.put(self._table(collection), puts)
 

@@ -18,6 +18,7 @@ from typing import Any, Final, TypeGuard
 import bson
 import pymongo
 from bson import ObjectId
+from bson.errors import BSONError
 from pymongo.errors import BulkWriteError, PyMongoError
 
 from shadow.compare.equality import same_after, same_part
@@ -25,7 +26,7 @@ from shadow.errors import ShadowError
 from shadow.model.operation import ANY, Applied, Change, Delete, Update
 from shadow.model.outcome import Outcome, marked
 from shadow.model.server_options import sent_with
-from shadow.model.stored import split
+from shadow.model.stored import document_of, split
 from shadow.model.version import ABSENT, Document, Image, Key, Version
 from shadow.mongoql import Filter, Updater, cached_filter, cached_update
 from shadow.mongoql.collation import is_collated
@@ -99,7 +100,9 @@ class MongoMany:
         strange = False
         size = 0
         keys = [self.changes[place].key for place in asked]
-        cursor = self.source.find(self._where({"_id": {"$in": keys}, f"{self.reserved}.t": None}), batch_size=_PAGE)
+        where = self._where({"_id": {"$in": keys}, f"{self.reserved}.t": None})
+        # Of what is deleted, the version alone is needed.
+        cursor = self.source.find(where, {self.reserved: 1} if self.deletes else None, batch_size=_PAGE)
         try:
             while size < _MOST_BYTES and cursor.alive and (page := await _next_page(cursor)):
                 for raw in page:
@@ -132,6 +135,26 @@ class MongoMany:
         alone: MutableSequence[int],
     ) -> bool:
         """False: the document is under no key of the batch, as where a collation finds another spelling."""
+        content = bytes(raw.raw)
+        document = document_of(content)
+        version = _version_in(document.pop(self.reserved, None)) if type(document) is dict else None
+        if version is not None:
+            place = unread.pop(identity(document["_id"]), None)
+            if place is None:
+                return False
+            self._note(place, document, content)
+            images[place] = LateImage(version, content, self.reserved)
+            return True
+        return self._take_unusual(raw, unread, images, alone)
+
+    def _take_unusual(
+        self,
+        raw: Any,
+        unread: MutableMapping[Hashable, int],
+        images: MutableMapping[int, Image],
+        alone: MutableSequence[int],
+    ) -> bool:
+        """The same for any document."""
         image = split(raw, self.reserved)
         key = image.document["_id"] if type(image.document) is dict else taken(raw)["_id"]
         place = unread.pop(identity(key), None)
@@ -140,7 +163,7 @@ class MongoMany:
         if is_plain(image):
             assert isinstance(image.state, Version)
             assert image.document is not None
-            self._note(place, image.document)
+            self._note(place, image.document, bytes(raw.raw))
             images[place] = LateImage(image.state, bytes(raw.raw), self.reserved)
         else:
             alone.append(place)
@@ -206,9 +229,25 @@ class MongoMany:
     def _matched(self) -> Filter | None:
         return cached_filter(self.changes[0].filter) if self._updater.positional else None
 
-    def _note(self, place: int, document: Document) -> None:
-        """Notes whether the change will modify a document. What cannot be computed fails where the result is made."""
-        if not self.deletes:
+    @functools.cached_property
+    def _elements(self) -> list[bytes]:
+        """What the document will hold, as it is stored, if the change only sets values; else nothing."""
+        with contextlib.suppress(BSONError, OverflowError, TypeError, ValueError):
+            return [bson.encode({name: value})[4:-1] for name, value in (self._updater.sets or {}).items()]
+        return []
+
+    def _note(self, place: int, document: Document, content: bytes) -> None:
+        """Notes whether the change will modify a document. What cannot be computed fails where the result is made.
+        `content`: its bytes. A value that is nowhere in them is one that the document does not have yet."""
+        if self.deletes:
+            return
+        try:
+            elements = self._elements
+        except (PyMongoError, ShadowError, ArithmeticError, LookupError, TypeError, ValueError):
+            return  # the update cannot be compiled
+        if any(element not in content for element in elements):
+            self._modified[place] = True
+        else:
             with contextlib.suppress(PyMongoError, ShadowError, ArithmeticError, LookupError, TypeError, ValueError):
                 self._modified[place] = modifies(self._updater, document, self._matched)
 
@@ -267,6 +306,14 @@ async def _next_page(cursor: Any) -> list[Any]:
     with plain_errors():
         page: list[Any] = await cursor.to_list(length=_PAGE)
         return page
+
+
+def _version_in(stamp: Any) -> Version | None:
+    """The version in a stamp of the commonest form; None for any other."""
+    if type(stamp) is not dict or "t" in stamp:
+        return None
+    born, rev = stamp.get("b"), stamp.get("r")
+    return Version(born, rev) if type(born) is str and type(rev) is int else None
 
 
 def _is_pipeline(change: Update | Delete) -> TypeGuard[Update]:

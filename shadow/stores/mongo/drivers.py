@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
+from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from typing import Any, Final
 
-from pymongo import AsyncMongoClient
+from pymongo import AsyncMongoClient, MongoClient
 from pymongo.asynchronous import client_session
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
@@ -25,9 +27,11 @@ __all__ = [
     "cursor_class",
     "database_class",
     "driver_of",
+    "handed",
     "in_progress",
     "is_of_client",
     "is_session",
+    "plain_client_class",
     "unbind",
 ]
 
@@ -66,7 +70,7 @@ def is_session(value: Any) -> bool:
 def is_of_client(session: Any, client: Any) -> bool:
     """Whether the client has made the session. Motor's say so by PyMongo's under them."""
     inner = getattr(session, "delegate", None)
-    return session.client is client if inner is None else inner.client is client.delegate
+    return session._client is client if inner is None else inner.client is client.delegate
 
 
 def bound_session() -> Any:
@@ -104,6 +108,11 @@ def client_class(collections: type[Any]) -> type[Any]:
     return AsyncIOMotorClient
 
 
+def plain_client_class() -> type[Any]:
+    """The class of PyMongo's clients under Motor's."""
+    return MongoClient
+
+
 def cursor_class(collections: type[Any], *, command: bool) -> type[Any]:
     """The class of the cursors of collections of a class; `command`: of those over the answer of a command, as
     `aggregate` gives them."""
@@ -122,3 +131,39 @@ COLLECTION_VERBS: Final = frozenset(name for name in dir(AsyncCollection) if not
 def call_signature(verb: str) -> inspect.Signature:
     """The signature of a method of the drivers' collections; for `find`, that of its cursor."""
     return inspect.signature(AsyncCursor.__init__ if verb == "find" else getattr(AsyncCollection, verb))
+
+
+# --- sessions whose `client` is what the application has in the place of its client ----------------------------------
+
+_HANDED: Final = "_shadow_client"
+_DRIVERS: Final = "_shadow_driver_session"
+"""Attributes of a session: what its `client` is, and itself as the driver made it."""
+
+
+class HandedSession(AsyncClientSession):
+    """Everything but `client` is the driver's. A callback of `with_transaction` reaches its collections by it."""
+
+    @property
+    def client(self) -> Any:
+        """What the application has in the place of its client."""
+        return vars(self)[_HANDED]
+
+
+class BoundSession(HandedSession):
+    """Where the driver has `bind` (since 4.17)."""
+
+    @contextlib.asynccontextmanager
+    async def bind(self, *arguments: Any, **options: Any) -> AsyncIterator[BoundSession]:  # type: ignore[override]
+        """The driver compares the `client` of a bound session with itself, so it is given the session as it made it."""
+        async with vars(self)[_DRIVERS].bind(*arguments, **options):
+            yield self
+
+
+def handed(session: AsyncClientSession, client: Any) -> AsyncClientSession:
+    """The same session, with another `client`."""
+    state = vars(session)
+    own = object.__new__(AsyncClientSession)
+    own.__dict__ = state
+    state.update({_HANDED: client, _DRIVERS: own})
+    session.__class__ = BoundSession if hasattr(AsyncClientSession, "bind") else HandedSession
+    return session

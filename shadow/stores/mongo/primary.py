@@ -120,7 +120,8 @@ class MongoPrimary(MongoInserts):
         if isinstance(change, Update) and change.upsert and isinstance(change.update, list):
             return keeps_key(change.update)
         if isinstance(change, Replace) and change.upsert:
-            return type(change.replacement) is dict  # a pipeline would lose what only its bytes represent
+            # A pipeline would lose what only its bytes represent, and takes names that a replacement may not have.
+            return type(change.replacement) is dict and not any(name[:1] == "$" for name in change.replacement)
         return isinstance(change, Update | Replace)
 
     async def guard(self, collection: str, change: Update | Replace) -> tuple[UpsertGuard | None, Key]:

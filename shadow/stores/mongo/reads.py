@@ -30,6 +30,7 @@ from shadow.mongoql.collation import uncollated
 from shadow.stores.mongo import alone
 from shadow.stores.mongo.access import MongoAccess
 from shadow.stores.mongo.bytes import plain_errors, taken
+from shadow.stores.mongo.ranges import identity
 from shadow.stores.mongo.statements import (
     hide,
     hide_joined,
@@ -201,6 +202,12 @@ class MongoReads(MongoAccess):
     async def image(self, collection: str, key: Key) -> Image:
         with plain_errors():
             return self._split(collection, key, await self._lasting.find_one(collection, key))
+
+    async def lasting_images(self, collection: str, keys: Sequence[Key]) -> list[Image]:
+        with plain_errors():
+            found = await self._lasting.find(collection, {"_id": {"$in": list(keys)}}, None)
+        by_key = {identity(taken(raw)["_id"]): raw for raw in found}
+        return [self._split(collection, key, by_key.get(identity(key))) for key in keys]
 
     async def images(self, collection: str, keys: Sequence[Key]) -> list[Image]:
         reserved = self._reserved(collection)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from pymongo import ReturnDocument
 from pymongo.errors import (
@@ -18,6 +19,7 @@ from shadow.model.operation import (
     Update,
     Write,
 )
+from shadow.model.outcome import Outcome, classify
 from shadow.model.stored import split
 from shadow.model.version import (
     ABSENT,
@@ -45,6 +47,10 @@ from shadow.stores.mongo.validation import past_validator
 from shadow.stores.recurring import put_over_nothing
 
 __all__ = ["MongoSecondary"]
+
+_AT_ONCE: Final = 100
+_TOGETHER: Final = 16
+"""Puts of one batch that are on their way at the same time."""
 
 
 class MongoSecondary(MongoAccess):
@@ -160,6 +166,27 @@ class MongoSecondary(MongoAccess):
     async def _replace_one(self, collection: str, where: Document, raw: Document, upsert: bool, past: bool) -> Any:
         more: dict[str, Any] = {"bypass_document_validation": True} if past else {}
         return await replacing(await self._copies(collection), where, raw, upsert=upsert, **more)
+
+    def copies_at_once(self, collection: str) -> int:
+        return _AT_ONCE
+
+    async def copy_many(self, collection: str, puts: Sequence[tuple[Key, Image, State]]) -> list[bool]:
+        """One by one, some at the same time: what is in the way of a put (a validator, an index, a shard) differs from
+        document to document."""
+        gate = asyncio.Semaphore(_TOGETHER)
+
+        async def put(key: Key, image: Image, expected: State) -> bool:
+            async with gate:
+                return await self.put(collection, key, image, expected)
+
+        # All have ended when one of them raises: none may still be writing when the caller goes on.
+        answers = await asyncio.gather(*(put(*each) for each in puts), return_exceptions=True)
+        for each in answers:
+            if isinstance(each, BaseException) and not isinstance(each, Exception):
+                raise each
+            if isinstance(each, Exception) and classify(each) is Outcome.UNKNOWN:
+                raise each
+        return [each is True for each in answers]
 
     async def put_all(self, collection: str, puts: Sequence[tuple[Key, Image, State]]) -> bool | None:
         """None: MongoDB checks indexes with each write, also in a transaction, so two documents cannot trade values."""

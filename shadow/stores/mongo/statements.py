@@ -39,7 +39,7 @@ from shadow.mongoql import cached_filter, cached_projection, cached_update
 from shadow.mongoql.predicates import truthy
 from shadow.mongoql.projections import projection_includes
 from shadow.mongoql.updates import check_upsert
-from shadow.mongoql.upserts import insert_key, named_key
+from shadow.mongoql.upserts import insert_key, named_key, replaced
 from shadow.stores.mongo.bytes import exact_form, has_empty_timestamp, literal, stored, taken
 from shadow.stores.mongo.ranges import identity
 from shadow.stores.mongo.schema_filters import without_version
@@ -290,7 +290,7 @@ def check_upsert_key(change: Update | Replace) -> None:
 
 def after_upsert(change: Update | Replace) -> Applied:
     if isinstance(change, Replace):
-        document = replacement(change, change.key)
+        document = replaced(change.replacement, change.key, None)
     else:
         document = cached_update(change.update, change.array_filters).upsert(cached_filter(change.filter), change.key)
     return Applied(Image(ABSENT), Image(Version(change.born, 1), document))

@@ -19,7 +19,7 @@ import bson
 from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
 
 from shadow.model.stored import document_of
-from shadow.model.values import CANONICAL
+from shadow.model.values import CANONICAL, is_reference, reference
 from shadow.model.version import Document
 from shadow.stores.dynamo.client.limits import NAME_LIMIT
 from shadow.stores.dynamo.items import keys
@@ -346,14 +346,10 @@ def _decode_map(raw: Mapping[str, Attribute], hint: Attribute | None) -> Any:
 def _with_reference(document: Document) -> Any:
     """`document`, or the DBRef as which the driver would read it and write it again: one that was computed from plain
     documents has no hint of its own."""
-    if "$ref" not in document or "$id" not in document or type(document["$ref"]) is not str:
+    if not is_reference(document):
         return document
-    made = DBRef(document["$ref"], document["$id"], document.get("$db"), _beside(document))
+    made = reference(document)
     return made if list(made.as_doc()) == list(document) else document
-
-
-def _beside(document: Document) -> Document:
-    return {name: value for name, value in document.items() if name not in ("$ref", "$id", "$db")}
 
 
 def opened(hint: Attribute | None) -> tuple[Mapping[str, Attribute], str | bytes | None]:

@@ -31,8 +31,8 @@ AT_ONCE: Final = 8
 """Shards that are read at once."""
 _KEPT: Final = 23 * 3600.0
 """Seconds for which a stream surely still has its records: of the 24 hours, one is for clocks that differ."""
-_CLOCKS: Final = 60.0
-"""Seconds by which the time of a record may differ from this clock: it is approximate."""
+_CLOCKS: Final = 120.0
+"""Seconds by which the time of a record may differ from this clock: it is approximate, and some servers round it."""
 _THROTTLED: Final = 262
 _PAUSES: Final = (0.5, 10.0)
 """Seconds before a throttled shard is asked again, the first time and at most."""

@@ -38,6 +38,7 @@ class TableRights:
     wanted: TableDefinition
     unique: bool = False
     expiring: bool = False
+    followed: bool = False
 
     @property
     def indexed(self) -> bool:
@@ -81,7 +82,7 @@ _INDEXES: Final = Right("Indexes", ("Query",), lambda place: place.indexed, inde
 _STREAMS: Final = Right(
     "Streams",
     ("DescribeStream", "GetRecords", "GetShardIterator"),
-    lambda place: place.wanted.table.stream,
+    lambda place: place.followed or place.wanted.table.stream,
     streams=True,
 )
 _BATCHED: Final = Right("Batches", ("PartiQLInsert",), lambda place: not place.unique)
@@ -126,10 +127,15 @@ def iam_policy(
     region: str,
     journal: TableDefinition | None = None,
     control: TableDefinition | None = None,
+    followed: bool = False,
 ) -> dict[str, Any]:
     """A policy with a statement for each set of rights. `collections` by the name of the table; `journal` and
-    `control` if they are kept in tables."""
-    places = [TableRights(wanted, bool(spec.unique), spec.expiry is not None) for wanted, spec in collections.values()]
+    `control` if they are kept in tables; `followed`: whether out-of-band writes are relayed from streams, whoever
+    switches these on."""
+    places = [
+        TableRights(wanted, bool(spec.unique), spec.expiry is not None, followed)
+        for wanted, spec in collections.values()
+    ]
     statements: dict[str, dict[str, Any]] = {}
     for use in [use for use in Use if use in uses]:
         for rights, of in (

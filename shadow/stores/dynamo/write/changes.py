@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from shadow.errors import UnreadableDocument, UnsupportedOperation
 from shadow.model.operation import Change, Delete, Insert, Replace, Update, version_after
-from shadow.model.stored import NO_VERSION, Damaged, check_readable, with_id
+from shadow.model.stored import NO_VERSION, Damaged, check_readable
 from shadow.model.version import ABSENT, Document, Image, Key, Version
 from shadow.mongoql import cached_filter, cached_update
-from shadow.mongoql.failures import write_failure
 from shadow.mongoql.updates import check_upsert
+from shadow.mongoql.upserts import replaced
 from shadow.stores.dynamo.client.errors import duplicate_key
-from shadow.stores.dynamo.items import keys
 from shadow.stores.dynamo.query.fetching import top_level_fields
 
 __all__ = ["Computation", "computation", "depends", "matcher", "names_only_key", "whole"]
 
 Computation: TypeAlias = Callable[[Image], Image | None]
 """From the image before a change to the image after it; None where the filter matches nothing."""
-
-_IMMUTABLE_FIELD: Final = 66
 
 
 def computation(namespace: str, change: Change) -> Computation:
@@ -78,21 +75,15 @@ def _replacing(namespace: str, change: Replace) -> Computation:
 
     def compute(before: Image) -> Image | None:
         if before.document is not None and matches(before.document):
-            return Image(Version(change.born, 1), _replacement(change, before.document.get("_id", change.key)))
+            made = replaced(change.replacement, before.document.get("_id", change.key), before.document)
+            return Image(Version(change.born, 1), made)
         if not change.upsert:
             return None
         if before.present:
             raise _duplicate_id(namespace, change.key)
-        return Image(Version(change.born, 1), _replacement(change, change.key))
+        return Image(Version(change.born, 1), replaced(change.replacement, change.key, None))
 
     return compute
-
-
-def _replacement(change: Replace, key: Key) -> Document:
-    own = change.replacement.get("_id", key)
-    if keys.key_text(own) != keys.key_text(key):
-        raise write_failure(_IMMUTABLE_FIELD, "the (immutable) field '_id' was found to have been altered")
-    return with_id(change.replacement, own)
 
 
 def _duplicate_id(namespace: str, key: Key) -> Exception:

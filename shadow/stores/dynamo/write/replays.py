@@ -1,4 +1,5 @@
-"""Replays in batches: PartiQL statements, 25 in a request, each on the condition that its item is as it was read.
+"""Replays and copies in batches: PartiQL statements, 25 in a request, each on the condition that its item is as it was
+read.
 
 An item that is there is changed by UPDATE, to exactly the attributes that a put would leave; a key that is free is
 filled by INSERT. The condition of an UPDATE is the version and the operation that wrote it last: every write of shadow
@@ -25,7 +26,7 @@ from pymongo.errors import PyMongoError
 from shadow.errors import ShadowError
 from shadow.model.operation import Delete, Write
 from shadow.model.outcome import Outcome, classify
-from shadow.model.version import ABSENT, Image, Tombstone
+from shadow.model.version import ABSENT, Image, Tombstone, fresh_id
 from shadow.mongoql import cached_filter
 from shadow.stores.dynamo.client.gateway import Gateway
 from shadow.stores.dynamo.client.limits import MOST_KEYS, MOST_STATEMENTS, STATEMENT_TEXT
@@ -36,7 +37,7 @@ from shadow.stores.dynamo.query.reads import CollectionTable, Reader
 from shadow.stores.dynamo.write.batches import PLAIN_NAME, execute, insertion
 from shadow.stores.dynamo.write.changes import computation, names_only_key
 from shadow.stores.dynamo.write.inserts import single_item
-from shadow.stores.replays import Step, replay_together
+from shadow.stores.replays import Put, Step, copy_together, replay_together
 
 __all__ = ["Replays"]
 
@@ -82,11 +83,27 @@ class Replays:
             if classify(error) is Outcome.UNKNOWN:
                 raise
             return [None] * len(writes)
-        if batch.faults and batch.faults <= _REFUSED:
-            self._rest(table, denied=_DENIED in batch.faults)
+        self._learn(batch)
         return made
 
-    def _rest(self, table: CollectionTable, *, denied: bool) -> None:
+    async def copy(self, table: CollectionTable, puts: Sequence[Put]) -> list[bool]:
+        """See `stores.replays`. Raises only where the outcome is unknown."""
+        batch = _Copies(self._gateway, self._reader, table)
+        try:
+            made = await copy_together(batch, puts)
+        except PyMongoError as error:
+            if classify(error) is Outcome.UNKNOWN:
+                raise
+            return [False] * len(puts)
+        self._learn(batch)
+        return made
+
+    def _learn(self, batch: _Requests) -> None:
+        """Rests where the server has refused every statement, and says once that it lacks the right."""
+        faults, table = batch.faults, batch.table
+        if not faults or not faults <= _REFUSED:
+            return
+        denied = _DENIED in faults
         self._resting[table.name] = time.monotonic() + _REST
         if denied and table.name not in self._told:
             self._told.add(table.name)
@@ -94,14 +111,70 @@ class Replays:
 
 
 @dataclass(slots=True)
-class _Batch:
-    """`stores.replays.Statements` on one table."""
+class _Requests:
+    """The requests of one batch on one table."""
 
     gateway: Gateway
     reader: Reader
     table: CollectionTable
     faults: set[str] = field(default_factory=set)
     """The codes with which statements failed; empty if one was done."""
+
+    def statement(self, item: Item | None, wanted: Item) -> Statement | None:
+        """What makes `wanted` of an item, or of a free key, on the condition that it is still so; None if no statement
+        has its names."""
+        if item is None:
+            return insertion(self.table.name, wanted)
+        return _change(self.table.name, self.table.codec.reserved, item, wanted)
+
+    async def send(self, statements: Sequence[Statement]) -> Sequence[bool]:
+        chunks = [statements[i : i + MOST_STATEMENTS] for i in range(0, len(statements), MOST_STATEMENTS)]
+        requests = (execute(self.gateway, self.table.name, chunk) for chunk in chunks)
+        # All have ended when one of them raises: none may still be writing when the caller goes on.
+        answers = await asyncio.gather(*requests, return_exceptions=True)
+        done: list[bool] = []
+        for chunk, responses in zip(chunks, answers, strict=True):
+            codes = _codes(responses, len(chunk))
+            done += [code is None for code in codes]
+            self.faults.update(code for code in codes if code is not None)
+        if any(done):
+            self.faults.clear()
+        return done
+
+
+@dataclass(slots=True)
+class _Copies(_Requests):
+    """`stores.replays.Copies` on one table."""
+
+    async def steps(self, puts: Mapping[int, Put]) -> Mapping[int, Step[Statement]]:
+        texts = {place: keys.key_text(key) for place, (key, _, _) in puts.items()}
+        heads = await self.reader.get_many(self.table, list(texts.values()))
+        made: dict[int, Step[Statement]] = {}
+        for number, (place, put) in enumerate(puts.items()):
+            if number and number % _IN_ONE_GO == 0:
+                await asyncio.sleep(0)
+            # Whatever an image raises here, it raises again where it is put alone.
+            with contextlib.suppress(PyMongoError, ShadowError, ArithmeticError, LookupError, TypeError, ValueError):
+                step = self._step(texts[place], put, heads.get(texts[place]))
+                if step is not None:
+                    made[place] = step
+        return made
+
+    def _step(self, text: str, put: Put, item: Item | None) -> Step[Statement] | None:
+        _, image, expected = put
+        codec = self.table.codec
+        if item is not None and not _is_plain(item, codec.reserved):
+            return None
+        if (ABSENT if item is None else codec.state(item)) != expected:
+            return None
+        wanted = single_item(self.table, text, image.state, image.document, fresh_id())
+        statement = None if wanted is None else self.statement(item, wanted)
+        return None if statement is None else Step(statement, image)
+
+
+@dataclass(slots=True)
+class _Batch(_Requests):
+    """`stores.replays.Statements` on one table."""
 
     async def steps(self, writes: Mapping[int, Write]) -> Mapping[int, Step[Statement]]:
         texts = {place: keys.key_text(write.key) for place, write in writes.items()}
@@ -131,8 +204,7 @@ class _Batch:
         wanted = single_item(self.table, text, after.state, after.document, write.op_id)
         if wanted is None:
             return None
-        name = self.table.name
-        statement = insertion(name, wanted) if item is None else _change(name, self.table.codec.reserved, item, wanted)
+        statement = self.statement(item, wanted)
         return None if statement is None else Step(statement, after)
 
     def _after(self, write: Write, before: Image) -> Image | None:
@@ -151,20 +223,6 @@ class _Batch:
         if before.state != write.pre:
             return None
         return computation(self.table.namespace, change)(before)
-
-    async def send(self, statements: Sequence[Statement]) -> Sequence[bool]:
-        chunks = [statements[i : i + MOST_STATEMENTS] for i in range(0, len(statements), MOST_STATEMENTS)]
-        requests = (execute(self.gateway, self.table.name, chunk) for chunk in chunks)
-        # All have ended when one of them raises: none may still be writing when the caller goes on.
-        answers = await asyncio.gather(*requests, return_exceptions=True)
-        done: list[bool] = []
-        for chunk, responses in zip(chunks, answers, strict=True):
-            codes = _codes(responses, len(chunk))
-            done += [code is None for code in codes]
-            self.faults.update(code for code in codes if code is not None)
-        if any(done):
-            self.faults.clear()
-        return done
 
 
 def _codes(responses: list[Item] | BaseException, count: int) -> list[str | None]:
