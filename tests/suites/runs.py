@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pymongo import MongoClient
 
-from tests.suites import sources
+from tests.suites import sources, specifications
 from tests.suites.suites import MODES, SUITES, Suite
 
 __all__ = ["WHOLE", "Choice", "Outcomes", "Servers", "run"]
@@ -56,6 +56,9 @@ def run(name: str, mode: str, servers: Servers, folder: Path, choice: Choice = W
     shutil.copytree(
         sources.home(suite.archive) / suite.root, copy / suite.root, ignore=shutil.ignore_patterns("*.json")
     )
+    for each in suite.specifications:
+        source = sources.home(suite.archive) / each
+        specifications.put_in(copy / each, source, mode, suite.database, suite.collections)
     shutil.copy(Path(__file__).with_name("stand_in.py"), copy / "shadow_stand_in.py")
     for line in (*(suite.objects if mode != "bare" else ()), *suite.address):
         dataclasses.replace(line, new=line.new.replace("{url}", servers.mongo_url)).put_in(copy)
@@ -70,6 +73,7 @@ def run(name: str, mode: str, servers: Servers, folder: Path, choice: Choice = W
         "other_drivers": list(suite.other_drivers),
         "own_clients": list(suite.own_clients),
         "of_more_clients": list(suite.of_more_clients),
+        "counts_nothing": bool(suite.specifications),
         "parts": choice.parts,
         "part": choice.part,
     }

@@ -69,6 +69,8 @@ class Suite:
     it names. Empty: all."""
     own_clients: tuple[str, ...] = ()
     """Parts of the names of tests whose own clients are replaced too, besides the one that all tests share."""
+    specifications: tuple[str, ...] = ()
+    """Folders of the archive with specifications as JSON: see `specifications.py`."""
 
 
 _STAND_IN: Final = "__import__('shadow_stand_in')"
@@ -116,6 +118,7 @@ _OF_PYMONGO: Final = (
     ),
 )
 """The client that all tests share, and those that a test makes for itself."""
+_UNIFIED: Final = "test/asynchronous/unified_format.py"
 
 SUITES: Final[dict[str, Suite]] = {
     "beanie": Suite(
@@ -279,5 +282,33 @@ SUITES: Final[dict[str, Suite]] = {
         },
         a_client_for_each_test=False,
     ),
+    "pymongo-specifications": Suite(
+        archive="pymongo",
+        root="test",
+        files=tuple(f"test/asynchronous/test_{name}_unified.py" for name in ("crud", "sessions")),
+        database="pymongo_specified",
+        collections=("test", "coll0", "coll1"),
+        driver="pymongo",
+        objects=(
+            *_OF_PYMONGO,
+            Line(
+                _UNIFIED,
+                '            self[spec["id"]] = client\n',
+                '            self[spec["id"]] = client\n            listener.reset()\n',
+            ),
+            Line(
+                _UNIFIED,
+                "                await db.create_collection(coll_name, write_concern=wc, **opts)\n",
+                f"                await {_STAND_IN}.created(db, coll_name, write_concern=wc, **opts)\n",
+            ),
+            Line(_UNIFIED, 'type(client).__name__ != "AsyncMongoClient"', "not isinstance(client, AsyncMongoClient)"),
+        ),
+        environment={"DB_IP": "{host}", "DB_PORT": "{port}"},
+        options=("asyncio_default_fixture_loop_scope=session", "asyncio_default_test_loop_scope=session"),
+        parts=16,
+        own_clients=("_unified.py",),
+        a_client_for_each_test=False,
+        specifications=("test/crud/unified", "test/sessions"),
+    ),
 }
-"""By the name of the package whose suite it is."""
+"""By the name of the package whose suite it is, or of what it is of that package."""
