@@ -9,6 +9,8 @@ from typing import Any, Final
 __all__ = ["PLAIN", "Board", "Panel", "made"]
 
 _SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
+_WIDTH: Final = 24
+"""Columns of a board."""
 PLAIN: Final = (("text", None),)
 
 
@@ -119,20 +121,38 @@ def _variables(board: Board) -> list[dict[str, Any]]:
 
 
 def _placed(board: Board) -> Iterator[dict[str, Any]]:
-    """Panels from left to right, a new line where one is full."""
-    number, x, y, line = 0, 0, 0, 0
+    """Panels from left to right, a new line where one is full. Those of a line share its whole width and height."""
+    number, y = 0, 0
     for title, panels in board.rows:
-        x, y, line = 0, y + line, 0
         number += 1
-        place = {"x": 0, "y": y, "w": 24, "h": 1}
+        place = {"x": 0, "y": y, "w": _WIDTH, "h": 1}
         yield {"id": number, "type": "row", "title": title, "collapsed": False, "gridPos": place, "panels": []}
         y += 1
-        for each in panels:
-            if x + each.width > 24:
-                x, y, line = 0, y + line, 0
-            number += 1
-            yield _panel(number, each, {"x": x, "y": y, "w": each.width, "h": each.height})
-            x, line = x + each.width, max(line, each.height)
+        for line in _lines(panels):
+            x, height = 0, max(each.height for each in line)
+            for each, width in zip(line, _widths(line), strict=True):
+                number += 1
+                yield _panel(number, each, {"x": x, "y": y, "w": width, "h": height})
+                x += width
+            y += height
+
+
+def _lines(panels: Sequence[Panel]) -> Iterator[list[Panel]]:
+    line: list[Panel] = []
+    for each in panels:
+        if line and sum(other.width for other in line) + each.width > _WIDTH:
+            yield line
+            line = []
+        line.append(each)
+    if line:
+        yield line
+
+
+def _widths(line: Sequence[Panel]) -> list[int]:
+    """The widths that fill a line, in proportion to those that the panels ask for."""
+    asked = sum(each.width for each in line)
+    ends = [_WIDTH * sum(each.width for each in line[: n + 1]) // asked for n in range(len(line))]
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _panel(number: int, panel: Panel, place: dict[str, int]) -> dict[str, Any]:
