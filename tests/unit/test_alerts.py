@@ -14,6 +14,7 @@ import yaml
 
 from shadow.errors import StoreUnavailable
 from tests.support import manual, promql, services
+from tests.support.cases import each_of
 from tests.unit.test_dashboards import series  # noqa: F401 - a fixture
 
 ROOT: Final = Path(__file__).parents[2]
@@ -251,12 +252,12 @@ def test_promtool_finds_nothing_wrong_with_the_rules(promtool: str) -> None:
     run(promtool, "check", "rules", str(FILE))
 
 
-@pytest.mark.parametrize("alert", RULES)
+@each_of("alert", RULES)
 def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not(alert: str) -> None:
     assert {case.fires for case in CASES if case.alert == alert} == {True, False}
 
 
-@pytest.mark.parametrize("alert", RULES)
+@each_of("alert", RULES)
 def test_an_alert_waits_is_graded_and_is_explained(alert: str) -> None:
     rule = RULES[alert]
     assert re.fullmatch(r"\d+[sm]", rule["for"])
@@ -268,7 +269,7 @@ def test_an_alert_waits_is_graded_and_is_explained(alert: str) -> None:
         assert f"**{word}:**" in section
 
 
-@pytest.mark.parametrize("alert", RULES)
+@each_of("alert", RULES)
 def test_the_link_of_an_alert_is_to_its_own_section(alert: str) -> None:
     url: str = RULES[alert]["annotations"]["runbook_url"]
     assert url == LINK.replace("ANCHOR", alert.lower())
@@ -312,7 +313,7 @@ def fired(promtool: str, folder: Path, case: Case, labels: dict[str, str]) -> st
     return ended.stdout + ended.stderr
 
 
-@pytest.mark.parametrize("alert", RULES)
+@each_of("alert", RULES)
 def test_an_alert_asks_for_what_is_exported(alert: str, series: promql.Series) -> None:  # noqa: F811
     assert promql.complaints(RULES[alert]["expr"], series) == []
     values = {(label, value) for _, labels in series for label, value in labels.items()}

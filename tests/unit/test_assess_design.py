@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from shadow.assess.design import Design, MongoIndex, design, pruned, read_index
 from shadow.assess.measure import Meter
 from shadow.assess.model import KeyReport
@@ -13,6 +11,7 @@ from shadow.assess.queries import ReadVerb, Recorded, gather
 from shadow.model.operation import Query
 from shadow.model.schema import CollationSpec, CollectionSpec, IndexSpec, UniqueSpec
 from shadow.stores.dynamo.client.settings import is_table_name
+from tests.support.cases import each_of
 
 
 def index(*keys: tuple[str, Any], **options: Any) -> MongoIndex:
@@ -86,7 +85,7 @@ def test_no_constraint_has_the_name_of_another_one_or_of_an_index() -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("given", "warning", "indexed"),
     [
         (index(("t", "text")), "text queries", False),

@@ -20,6 +20,7 @@ from shadow.model.version import Document, Tombstone, Version, stamp_of
 from shadow.stores.dynamo.client.limits import ITEM_LIMIT
 from shadow.stores.dynamo.items.codec import Codec, item_size
 from shadow.stores.mongo.limits import LARGEST, ROOM
+from tests.support.cases import each_of
 
 SPEC = CollectionSpec("things", (IndexSpec("owner-index", "owner", "at"), IndexSpec("email-index", "email")))
 NOISE = random.Random(3).randbytes(900_000)
@@ -153,7 +154,7 @@ def test_what_lies_too_deep_is_told_where_it_turns_to_bson() -> None:
     assert blobs == ["deep" + ".in" * 25]
 
 
-@pytest.mark.parametrize(
+@each_of(
     "name", ["ann@example.org", "5ca4bbc7a2dd94ee5816238c", "hunter2 with spaces", "2020-01-01T00:00", "a.b", "1234567"]
 )
 def test_a_name_that_is_data_is_starred(name: str) -> None:

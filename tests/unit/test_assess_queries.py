@@ -11,6 +11,7 @@ from shadow.assess.queries import MARK, QueryShape, ReadVerb, Recorded, from_lin
 from shadow.compare.diff import Hasher
 from shadow.model.operation import Query
 from shadow.model.schema import CollectionSpec, IndexSpec
+from tests.support.cases import each_of
 
 SPECS = {"users": CollectionSpec("users", (IndexSpec("email-index", "email"), IndexSpec("by-org", "org", "at")))}
 
@@ -24,7 +25,7 @@ def found(filter: dict[str, Any], **more: Any) -> QueryReport:
     return report
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("filter", "served", "detail"),
     [
         ({"_id": 5}, Served.KEY, "_id"),
@@ -97,7 +98,7 @@ def test_lines_are_read_with_extended_json_and_pipelines() -> None:
     assert told(fourth)[0].shape == "{email: $eq} | $group"
 
 
-@pytest.mark.parametrize(
+@each_of(
     "line",
     [
         "hunter2",

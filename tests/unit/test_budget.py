@@ -15,12 +15,13 @@ from shadow.stores.dynamo.items.expressions import Expression
 from shadow.stores.dynamo.query.plan import ScanPlan, plan
 from shadow.stores.dynamo.query.reads import CollectionTable, scan_request
 from shadow.stores.dynamo.write.direct import direct_request
+from tests.support.cases import each_of
 
 SPEC = CollectionSpec("c")
 TABLE = CollectionTable("c", "db.c", SPEC, Codec(SPEC))
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("text", "count"),
     [
         ("", 0),

@@ -21,6 +21,7 @@ from shadow.observe.findings import Findings
 from shadow.observe.log_lines import LogLines
 from shadow.observe.metrics import Metrics
 from shadow.observe.report import Report
+from tests.support.cases import each_of
 
 OLD = Version("", 0)
 FIRST, SECOND = Version("b", 1), Version("b", 2)
@@ -48,7 +49,7 @@ SURE: dict[str, tuple[State, State, Any, Bypass]] = {
 }
 
 
-@pytest.mark.parametrize("case", SURE)
+@each_of("case", SURE)
 def test_what_no_writer_of_the_shim_can_have_done_is_named(case: str) -> None:
     primary, secondary, key, kind = SURE[case]
     assert bypass(mismatch(primary, secondary, key), since=STARTED) is kind
@@ -75,7 +76,7 @@ UNSURE: dict[str, tuple[State | None, State | None, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", UNSURE)
+@each_of("case", UNSURE)
 def test_what_may_have_come_about_otherwise_is_held_against_nobody(case: str) -> None:
     assert bypass(mismatch(*UNSURE[case]), since=STARTED) is None
 

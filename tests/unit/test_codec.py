@@ -21,6 +21,7 @@ from shadow.model.version import ABSENT, Document, Image, State, Tombstone, Vers
 from shadow.stores.dynamo.client.limits import ITEM_LIMIT
 from shadow.stores.dynamo.items import keys
 from shadow.stores.dynamo.items.codec import Codec, Item, item_size
+from tests.support.cases import each_of
 from tests.support.drawn import examples
 
 VERSION = Version("0123456789abcdef01234567", 7)
@@ -185,8 +186,8 @@ def test_decoding_gives_canonical_types(document: Document) -> None:
     assert same(PLAIN.decode(encoded(PLAIN, canonical).item).document, canonical)
 
 
-@pytest.mark.parametrize("depth", [1, 5, 24, 25, 26, 27, 30, 40, 90])
-@pytest.mark.parametrize("leaf", [1, 1.5, DBRef("c", ObjectId()), {"b": 1, "a": Int64(2)}, [Int64(1), "x"]])
+@each_of("depth", [1, 5, 24, 25, 26, 27, 30, 40, 90])
+@each_of("leaf", [1, 1.5, DBRef("c", ObjectId()), {"b": 1, "a": Int64(2)}, [Int64(1), "x"]])
 def test_any_depth_is_kept(depth: int, leaf: Any) -> None:
     """MongoDB nests 100 levels, DynamoDB 32: deeper containers become BSON, and hints stay within the limit too."""
     for wrap in (lambda v: [v, "z"], lambda v: {"z": v, "a": 1}, lambda v: DBRef("c", v)):
@@ -333,7 +334,7 @@ def worst_growth() -> list[Document]:
     ]
 
 
-@pytest.mark.parametrize("document", worst_growth())
+@each_of("document", worst_growth())
 def test_no_value_grows_by_more_than_five(document: Document) -> None:
     """What the codec relies on where it does not measure an item: up to 64 KB of BSON always fit."""
     item = PLAIN._natural("k", VERSION, document, "op")

@@ -22,6 +22,7 @@ from shadow.model.phase import Phase, Route, StoreName
 from shadow.model.verdict import ERROR_PATH, MATCHED_PATH, Difference, Kind, ShedReason, Slice, Verdict
 from shadow.model.version import ABSENT, Image, Version
 from shadow.reads.canary import KEY
+from tests.support.cases import each_of
 from tests.support.faulty import Gate, lose, raising
 from tests.support.pair import QUICK, Pair, until
 
@@ -546,7 +547,7 @@ async def test_a_large_difference_is_described_in_another_thread(
     assert threading.main_thread() not in threads
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("values", "heavy"),
     [
         ([{"a": 1}, {"a": [1, 2]}], False),

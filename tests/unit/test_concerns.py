@@ -15,6 +15,7 @@ from shadow.model.operation import Query
 from shadow.model.read_options import ReadOptions
 from shadow.model.reads import Aggregate, Count, Distinct, Find, FindOne, Read
 from shadow.surface.options import ClientDefaults, RequestedConcerns, check_concern, kept_by_client, kept_by_url
+from tests.support.cases import each_of
 
 PLAIN = "mongodb://host/"
 MAJORITY = "mongodb://host/?w=majority&journal=true&readConcernLevel=majority&readPreference=secondaryPreferred"
@@ -48,7 +49,7 @@ REFUSED: list[tuple[str, str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("url", "options"), ACCEPTED)
+@each_of(("url", "options"), ACCEPTED)
 def test_what_makes_no_difference_is_accepted(url: str, options: dict[str, Any]) -> None:
     kept_by_url(url).check(RequestedConcerns(**options))
 
@@ -73,12 +74,12 @@ BY_KEY: list[Read] = [
 JOIN: dict[str, Any] = {"$lookup": {"from": "others", "localField": "n", "foreignField": "n", "as": "found"}}
 
 
-@pytest.mark.parametrize("read", [*BY_KEY, FindOne(Query({"n": 1}, read_options=MAJORITY_READ)), Count({})])
+@each_of("read", [*BY_KEY, FindOne(Query({"n": 1}, read_options=MAJORITY_READ)), Count({})])
 def test_a_concern_that_every_store_honours(read: Read) -> None:
     check_concern(read)
 
 
-@pytest.mark.parametrize(
+@each_of(
     "read",
     [
         FindOne(Query({"_id": 1}, read_options=SNAPSHOT)),
@@ -121,7 +122,7 @@ def test_an_address_that_wants_a_lookup_of_names_is_only_read() -> None:
     assert kept_by_url("mongodb+srv://cluster.example/db?w=majority").write_concern == WriteConcern(w="majority")
 
 
-@pytest.mark.parametrize(
+@each_of(
     "options",
     [
         "authMechanism=SCRAM-SHA-256&authSource=admin",

@@ -26,6 +26,7 @@ from shadow.model.schema import Billing, CollationSpec, CollectionSpec, IndexSpe
 from shadow.stores.dynamo.client.settings import TableSettings
 from shadow.stores.mongo.durability import WeakWrites
 from shadow.writes.intents import OnFailure
+from tests.support.cases import each_of
 
 SAMPLE: Final = Path(__file__).parents[2] / "config" / "shadow.yaml"
 
@@ -63,7 +64,7 @@ def test_three_faults_are_three_messages_each_with_field_value_and_what_would_be
     assert all(str(fault) in message for fault in caught.value.faults)
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("text", "field", "suggestion"),
     [
         ("mongod: {}", "mongod", "mongo"),
@@ -90,7 +91,7 @@ def test_an_unknown_key_that_is_like_none_is_refused_with_all_that_are_known() -
     assert "known keys: max_bytes, on_failure, synchronous, url" in fault.expected
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("text", "field"),
     [
         ("mongo: {url: 'postgres://x'}", "mongo.url"),
@@ -301,7 +302,7 @@ OTHERS: Final[dict[str, tuple[str, Any]]] = {
 CREDENTIALS: Final = {("dynamo", name) for name in ("access_key_id", "secret_access_key", "session_token")}
 
 
-@pytest.mark.parametrize("path", list(leaves(Settings)), ids=".".join)
+@each_of("path", list(leaves(Settings)), ids=".".join)
 def test_every_setting_can_be_given_in_the_environment(path: tuple[str, ...]) -> None:
     """A setting that this test has no value for is a number."""
     text, expected = OTHERS.get(".".join(path), ("2", 2))
@@ -315,7 +316,7 @@ def test_every_setting_can_be_given_in_the_environment(path: tuple[str, ...]) ->
     assert value == expected
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("name", "text", "expected"),
     [
         ("PRIMARY", "dynamo", StoreName.DYNAMO),
@@ -355,7 +356,7 @@ BAD_READS: Final[dict[str, tuple[str, str, str]]] = {
 }
 
 
-@pytest.mark.parametrize("given", BAD_READS)
+@each_of("given", BAD_READS)
 def test_a_bad_share_of_reads_is_a_fault_with_field_value_and_what_would_be_right(given: str) -> None:
     field, value, expected = BAD_READS[given]
     (fault,) = faults(f"collections: {{users: {{reads: {given}}}}}")
@@ -411,7 +412,7 @@ def test_a_fault_in_the_environment_is_named_by_the_same_path() -> None:
     assert faults("", SHADOW_COLLECTIONS="not json")
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("text", "primary"),
     [("true", "dynamo"), ("1", "dynamo"), ("YES", "dynamo"), ("false", "mongo"), ("0", "mongo"), ("off", "mongo")],
 )
@@ -480,7 +481,7 @@ def test_no_secret_is_in_any_text_of_the_settings(caplog: pytest.LogCaptureFixtu
     assert not [text for text in texts if "sesame" in text]
 
 
-@pytest.mark.parametrize(
+@each_of(
     "text",
     [
         "mongo: {url: 'sesame://user:sesame@host'}",
@@ -532,7 +533,7 @@ def test_excuses_are_read_by_collection() -> None:
     assert settings.collections["users"].reveal_fields == ("title", "meta.kind")
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("rule", "said"),
     [
         ("{rule: ignor, name: x, path: y}", "'ignore', 'missing_as_null', 'truncate', 'tolerance', 'unordered'"),
@@ -570,7 +571,7 @@ def test_an_empty_admin_token_is_none() -> None:
     assert parse("", {"SHADOW_ADMIN_TOKEN": ""}).admin.token is None
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("text", "place"),
     [
         ("", SqlitePlace(Path("var/shadow.db.control"))),
@@ -642,7 +643,7 @@ def test_checkpoints_do_not_depend_on_what_a_table_costs() -> None:
 # --- what no server would take ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("text", "field", "said"),
     [
         ("collections: {users: }\ncollections: {orders: }", "line 2, column 1", "each key once"),
@@ -714,7 +715,7 @@ def test_yaml_may_go_on_merging_and_quoting() -> None:
     assert collections["yes"].unique == ("name",)
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("given", "seconds"),
     [(90, 90.0), ("90", 90.0), ("90s", 90.0), ("1.5m", 90.0), (" 2H ", 7200.0), ("7d", 604_800.0)],
 )
@@ -722,7 +723,7 @@ def test_a_time_is_a_number_of_seconds_or_has_a_unit(given: Any, seconds: float)
     assert as_duration(given) == seconds
 
 
-@pytest.mark.parametrize("given", ["", "d", "x", "5 weeks", "5w", True, None, [], "1_0s0"])
+@each_of("given", ["", "d", "x", "5 weeks", "5w", True, None, [], "1_0s0"])
 def test_anything_else_is_no_time(given: Any) -> None:
     with pytest.raises(ValueError, match="must be a time"):
         as_duration(given)

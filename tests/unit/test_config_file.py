@@ -9,6 +9,7 @@ import yaml
 
 from shadow.jobs.config_file import edited, put_in_file, replace_file
 from shadow.jobs.target import JobRefused
+from tests.support.cases import each_of
 
 FILE = """\
 # kept
@@ -31,7 +32,7 @@ collections:
 NAMES = ["empty", "tilde", "flow", "bare", "block", "known", "inline"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each_of("name", NAMES)
 def test_only_the_primary_of_the_collection_changes(name: str) -> None:
     before, after = yaml.safe_load(FILE), yaml.safe_load(edited(FILE, [name], {"primary": "dynamo"}))
     before["collections"][name] = {**(before["collections"][name] or {}), "primary": "dynamo"}

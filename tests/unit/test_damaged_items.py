@@ -24,6 +24,7 @@ from shadow.model.version import ABSENT, Document, Image, Unknown, Version
 from shadow.stores.dynamo.items import unique
 from shadow.stores.dynamo.items.codec import Codec, Item
 from shadow.stores.dynamo.write.changes import computation
+from tests.support.cases import each_of
 from tests.support.drawn import examples
 
 SPEC: Final = CollectionSpec("things", indexes=(IndexSpec("by-email", "email"),))
@@ -137,7 +138,7 @@ def test_as_it_was_written_it_is_read() -> None:
     assert agree(Image(VERSION, DOCUMENT), CODEC.decode(ITEM))
 
 
-@pytest.mark.parametrize("name", [name for name in DOCUMENT if name not in ("_id", "email")])
+@each_of("name", [name for name in DOCUMENT if name not in ("_id", "email")])
 def test_one_field_hides_no_other(name: str) -> None:
     image = CODEC.decode(changed(ITEM, (name,), {"BS": [b"a"]}))
     rest = {each: value for each, value in DOCUMENT.items() if each != name}
@@ -148,7 +149,7 @@ def test_one_field_hides_no_other(name: str) -> None:
         assert all(same({"": found[each]}, {"": value}) for each, value in rest.items())
 
 
-@pytest.mark.parametrize(
+@each_of(
     "text",
     ["2024-01-08", "20240108T000000.000Z", "2024-W01-1T00:00:00.000Z", "2024-01-08T00:00:00,000Z",
      "2024-01-08T00:00:00.000z", "2024-13-08T00:00:00.000Z", "2024-01-08T00:00:00+05:00Z"],
@@ -197,7 +198,7 @@ def test_a_body_without_end_is_not_unpacked() -> None:
     assert isinstance(CODEC.decode(item).document, Damaged)
 
 
-@pytest.mark.parametrize("count", ["x", "0", "-1", "1.5", "1000000000", None])
+@each_of("count", ["x", "0", "-1", "1.5", "1000000000", None])
 def test_a_number_of_parts_that_was_never_written_is_not_read(count: str | None) -> None:
     stamp: dict[str, Any] = {"g": {"S": "g"}, **({} if count is None else {"n": {"N": count}})}
     item: Item = {"_id": {"S": "k"}, CODEC.reserved: {"M": stamp}}

@@ -14,6 +14,7 @@ from shadow.observe.metric_table import metric_table
 from shadow.observe.metrics import Metrics
 from tests.support import promql
 from tests.support.boards import FOLDER, boards
+from tests.support.cases import each_of
 
 BOARDS: Final = {path.name: json.loads(path.read_text("utf-8")) for path in sorted(FOLDER.glob("*.json"))}
 
@@ -60,12 +61,12 @@ def test_there_are_boards_with_panels() -> None:
     assert all(panels(board) for board in BOARDS.values())
 
 
-@pytest.mark.parametrize("text", expressions())
+@each_of("text", expressions())
 def test_a_panel_asks_for_what_is_exported(text: str, series: promql.Series) -> None:
     assert promql.complaints(text, series) == []
 
 
-@pytest.mark.parametrize(
+@each_of(
     "text",
     [
         "shadow_no_such_total",
@@ -81,7 +82,7 @@ def test_the_check_sees_faults(text: str, series: promql.Series) -> None:
     assert promql.complaints(text, series)
 
 
-@pytest.mark.parametrize("text", expressions())
+@each_of("text", expressions())
 def test_every_alternative_of_a_pattern_is_a_value_that_exists(text: str, series: promql.Series) -> None:
     values = {(label, value) for _, labels in series for label, value in labels.items()}
     for label, pattern in re.findall(r'(\w+)[=!]~"([^"$]+)"', text):
@@ -95,7 +96,7 @@ def test_every_metric_is_shown_somewhere() -> None:
     assert [row.name for row in metric_table() if row.name not in shown] == []
 
 
-@pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
+@each_of("board", BOARDS.values(), ids=BOARDS)
 def test_ids_are_unique_and_panels_fill_the_board_without_overlapping(board: dict[str, Any]) -> None:
     ids = [panel["id"] for panel in board["panels"]]
     assert len(ids) == len(set(ids))
@@ -107,7 +108,7 @@ def test_ids_are_unique_and_panels_fill_the_board_without_overlapping(board: dic
     assert sorted(cells) == [(x, y) for x in range(24) for y in range(height)]
 
 
-@pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
+@each_of("board", BOARDS.values(), ids=BOARDS)
 def test_panels_use_the_variable_for_the_data_source_and_say_what_they_show(board: dict[str, Any]) -> None:
     variables = {variable["name"]: variable for variable in board["templating"]["list"]}
     assert variables["datasource"]["type"] == "datasource"

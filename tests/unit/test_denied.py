@@ -14,6 +14,7 @@ from shadow.model.denied import denied
 from shadow.model.outcome import Outcome, classify
 from shadow.stores.dynamo.client.errors import translate
 from shadow.stores.dynamo.write.writes import Writer
+from tests.support.cases import each_of
 
 ARN = "arn:aws:dynamodb:eu-west-1:123456789012:table/notes-users"
 SENTENCE = (
@@ -27,7 +28,7 @@ def refused(action: str, arn: str = ARN, operation: str = "TransactWriteItems") 
     return ClientError({"Error": {"Code": "AccessDeniedException", "Message": said}}, operation)
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("action", "arn"),
     [
         ("dynamodb:ConditionCheckItem", ARN),

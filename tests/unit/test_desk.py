@@ -23,6 +23,7 @@ from shadow.observe.pulse import KEPT, PeriodicTasks, Sample, Samples
 from shadow.observe.report import Report
 from shadow.web.desk import AdminService, Refused
 from shadow.web.plot import plot
+from tests.support.cases import each_of
 
 HASHER: Final = Hasher(b"secret")
 LEFT: Final = {"_id": 1, "name": "hunter2", "address": {"street": "Elm"}, "items": [{"price": 1}]}
@@ -141,7 +142,7 @@ async def test_heals_at_once_are_bounded(count: int) -> None:
         await AdminService(Operated()).heal(["x"] * count, dry_run=True)
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("allowed", "paths"),
     [
         ((), []),

@@ -18,6 +18,7 @@ from shadow.compare.diff import Hasher, explain, safe_name
 from shadow.compare.equality import canonical, same
 from shadow.model.verdict import Difference, Kind
 from shadow.model.version import Document
+from tests.support.cases import each_of
 
 HASHER = Hasher(b"secret")
 
@@ -40,8 +41,8 @@ BLIND_SPOTS = {
 }
 
 
-@pytest.mark.parametrize("name", BLIND_SPOTS)
-@pytest.mark.parametrize("nested", [False, True])
+@each_of("name", BLIND_SPOTS)
+@each_of("nested", [False, True])
 def test_what_deepdiff_overlooks_is_found(name: str, nested: bool) -> None:
     a, b = BLIND_SPOTS[name]
     left, right = ({"x": [{"y": [a]}]}, {"x": [{"y": [b]}]}) if nested else ({"x": a}, {"x": b})
@@ -62,7 +63,7 @@ def test_deepdiff_alone_overlooks_them_still(name: str) -> None:
     assert not DeepDiff(*BLIND_SPOTS[name])
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("a", "b", "types"),
     list(
         zip(

@@ -27,6 +27,7 @@ from shadow.surface.collection import Collection
 from shadow.surface.driver_database import ForwardedClient
 from shadow.surface.forwarded import ForwardedCollection
 from shadow.surface.routed import RoutedCollection
+from tests.support.cases import each_of
 
 NOWHERE: Final = "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=50"
 DATABASES: Final = (AsyncIOMotorDatabase, AgnosticDatabase, AsyncDatabase, SyncDatabase)
@@ -84,7 +85,7 @@ async def test_no_name_of_the_drivers_databases_is_a_collection(shadow: Shadow) 
     assert isinstance(shadow.client, ForwardedClient)
 
 
-@pytest.mark.parametrize("name", ["both", "one", "other"])
+@each_of("name", ["both", "one", "other"])
 async def test_no_name_of_the_drivers_collections_is_a_sub_collection(shadow: Shadow, name: str) -> None:
     # Where it is the driver's own, what that does not have itself is a sub-collection, as there.
     wanted = public(*COLLECTIONS) if name == "both" else public(type(shadow.admin.driver()[name]))
@@ -141,7 +142,7 @@ async def test_truth_comparison_and_hash_are_the_drivers(shadow: Shadow) -> None
     assert copy.copy(shadow.client) == shadow.client
 
 
-@pytest.mark.parametrize("name", ["", "a..b", "$x", "a.$x", ".a", "a.", "a\x00b"])
+@each_of("name", ["", "a..b", "$x", "a.$x", ".a", "a.", "a\x00b"])
 async def test_names_that_the_drivers_refuse_are_refused_when_the_collection_is_made(shadow: Shadow, name: str) -> None:
     own = shadow._engine.driver()
     for make in (lambda: own[name], lambda: shadow[name], lambda: shadow.get_collection(name)):
@@ -152,7 +153,7 @@ async def test_names_that_the_drivers_refuse_are_refused_when_the_collection_is_
             shadow[parent][name]
 
 
-@pytest.mark.parametrize("name", [0, None, b"x", ("a",), 1.5])
+@each_of("name", [0, None, b"x", ("a",), 1.5])
 async def test_names_that_are_no_text_are_refused(shadow: Shadow, name: Any) -> None:
     for thing in (shadow, shadow["both"], shadow["one"], shadow["other"]):
         with pytest.raises(TypeError, match="must be an instance of str"):

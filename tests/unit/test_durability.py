@@ -11,6 +11,7 @@ from pymongo import WriteConcern
 from shadow.config import parse
 from shadow.errors import ConfigurationError
 from shadow.stores.mongo.durability import Durability, election, members, strengthened
+from tests.support.cases import each_of
 
 MAJORITY = WriteConcern("majority")
 
@@ -37,7 +38,7 @@ TABLE: list[tuple[WriteConcern, int, WriteConcern]] = [
 ]
 
 
-@pytest.mark.parametrize(("asked", "count", "wanted"), TABLE)
+@each_of(("asked", "count", "wanted"), TABLE)
 def test_what_could_be_rolled_back_is_raised_to_a_majority(
     asked: WriteConcern, count: int, wanted: WriteConcern
 ) -> None:
@@ -56,7 +57,7 @@ def description(*servers: Any) -> Any:
     return SimpleNamespace(server_descriptions=lambda: dict(enumerate(servers)))
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("servers", "count"),
     [
         ([], None),

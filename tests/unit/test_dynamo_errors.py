@@ -25,6 +25,7 @@ from shadow.stores.dynamo.client.errors import (
 )
 from shadow.stores.dynamo.client.streams import EXPIRED, TRIMMED
 from shadow.stores.dynamo.client.wire import _explained
+from tests.support.cases import each_of
 
 SOURCE = "".join(path.read_text() for path in Path(str(package.__file__)).parent.rglob("*.py"))
 CALLED = sorted(set(re.findall(r'\.call\(\s*"([a-z_]+)"', SOURCE)) | {"put_item", "delete_item"})
@@ -67,7 +68,7 @@ EXPECTED: list[tuple[str, type[Exception], int | None, Outcome]] = [
 ]
 
 
-@pytest.mark.parametrize(("code", "kind", "number", "outcome"), EXPECTED)
+@each_of(("code", "kind", "number", "outcome"), EXPECTED)
 def test_a_code_becomes_the_drivers_exception(
     code: str, kind: type[Exception], number: int | None, outcome: Outcome
 ) -> None:
@@ -78,7 +79,7 @@ def test_a_code_becomes_the_drivers_exception(
     assert classify(error) is outcome
 
 
-@pytest.mark.parametrize("code", sorted(ERRORS))
+@each_of("code", sorted(ERRORS))
 def test_no_error_text_quotes_what_aws_says_about_an_item(code: str) -> None:
     """AWS's sentence may hold values of the document."""
     for verb in ("put_item", "get_item", "transact_write_items", "query", "batch_execute_statement"):
@@ -92,7 +93,7 @@ def test_a_missing_table_says_what_to_do() -> None:
     assert "shadow tables create" in str(translate(client_error("ResourceNotFoundException"), "get_item", "users"))
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("raised", "kind"),
     [
         (bc.ReadTimeoutError(endpoint_url="x"), pm.NetworkTimeout),
@@ -119,7 +120,7 @@ def test_missing_credentials_are_a_refusal() -> None:
     assert error.code == 18
 
 
-@pytest.mark.parametrize("status", [0, 400, 403, 408, 429, 500, 503])
+@each_of("status", [0, 400, 403, 408, 429, 500, 503])
 def test_a_code_that_nobody_knows_is_unknown_whatever_its_status(status: int) -> None:
     """It may be that of something on the way, which gave up waiting for DynamoDB."""
     assert classify(translate(client_error("New", status), "put_item", "users")) is Outcome.UNKNOWN
@@ -155,7 +156,7 @@ def test_every_class_of_the_sdk_is_in_the_table() -> None:
     assert len(sdk_classes()) > 80
 
 
-@pytest.mark.parametrize("kind", sdk_classes(), ids=lambda kind: kind.__name__)
+@each_of("kind", sdk_classes(), ids=lambda kind: kind.__name__)
 def test_every_class_of_the_sdk_is_refused_only_if_nothing_was_sent(kind: type[bc.BotoCoreError]) -> None:
     """Whatever else it raises, the request may have arrived."""
     made = kind.__new__(kind)
@@ -171,7 +172,7 @@ def aiohttp_classes() -> list[type[Exception]]:
     return [each for each in found if issubclass(each, aiohttp.ClientError)]
 
 
-@pytest.mark.parametrize("kind", [*aiohttp_classes(), TimeoutError, OSError], ids=lambda kind: kind.__name__)
+@each_of("kind", [*aiohttp_classes(), TimeoutError, OSError], ids=lambda kind: kind.__name__)
 def test_every_error_of_the_connections_is_unknown(kind: type[Exception]) -> None:
     """By way of botocore's, whose rules for another attempt know no others."""
     plain: Any = type(kind.__name__, (kind,), {"__init__": lambda self: None, "__str__": lambda self: "x"})
@@ -198,7 +199,7 @@ def test_a_duplicate_key_reads_as_the_servers() -> None:
     assert error.code == 11000
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("value", "shown"),
     [
         (ObjectId("5ca4bbc7a2dd94ee5816238c"), "ObjectId('5ca4bbc7a2dd94ee5816238c')"),

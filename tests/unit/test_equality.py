@@ -10,7 +10,6 @@ import struct
 from typing import Any
 
 import bson
-import pytest
 from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,6 +30,7 @@ from shadow.model.reads import Aggregate, Count, Distinct
 from shadow.model.values import normalise
 from shadow.model.verdict import Incomparable, Kind
 from shadow.model.version import Document, Version
+from tests.support.cases import each_of
 
 DISTINCT = [
     None,
@@ -89,7 +89,7 @@ def test_no_two_different_values_are_the_same() -> None:
         assert compare_documents(left, right) in (Kind.TYPE, Kind.VALUE)
 
 
-@pytest.mark.parametrize("value", DISTINCT, ids=repr)
+@each_of("value", DISTINCT, ids=repr)
 def test_a_value_is_the_same_as_itself_after_a_round_trip(value: Any) -> None:
     assert same({"x": value}, normalise({"x": value}))
     assert canonical(value) == canonical(normalise({"x": value})["x"])
@@ -243,7 +243,7 @@ def test_find_one_without_a_sort() -> None:
     assert kinds(compare_one(Query(), None, hit(1))) == [(1, Kind.EXTRA)]
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("projection", "known"),
     [
         (None, True),

@@ -11,6 +11,7 @@ from pymongo.errors import OperationFailure, WriteError
 
 from shadow.errors import UnsupportedOperation
 from shadow.mongoql import And, Leaf, Nor, Not, Or, cached_filter, compile_filter
+from tests.support.cases import each_of
 
 MATCHES: list[tuple[dict[str, Any], dict[str, Any], bool]] = [
     ({}, {}, True),
@@ -79,13 +80,13 @@ CODES: list[tuple[dict[str, Any], int]] = [
 ]
 
 
-@pytest.mark.parametrize(("filter", "document", "expected"), MATCHES)
+@each_of(("filter", "document", "expected"), MATCHES)
 def test_a_filter_decides_as_the_server_does(filter: dict[str, Any], document: dict[str, Any], expected: bool) -> None:
     assert compile_filter(filter).matches(document) is expected
     assert cached_filter(filter).matches(document) is expected
 
 
-@pytest.mark.parametrize(("filter", "code"), CODES)
+@each_of(("filter", "code"), CODES)
 def test_a_bad_filter_is_refused_with_the_servers_code(filter: dict[str, Any], code: int) -> None:
     with pytest.raises(OperationFailure) as caught:
         compile_filter(filter)
@@ -106,7 +107,7 @@ def test_not_at_the_top_is_refused_with_the_servers_advice() -> None:
         compile_filter({"$not": {"a": 1}})
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("pattern", "text", "expected"),
     [
         (r"^\d+$", "12", True),
@@ -126,7 +127,7 @@ def test_a_pattern_means_what_pcre_means(pattern: str, text: str, expected: bool
     assert compile_filter({"a": {"$regex": pattern}}).matches({"a": text}) is expected
 
 
-@pytest.mark.parametrize("pattern", [r"\p{L}", r"(?R)", r"[[:alpha:]]", r"\K", "(*UTF8)a", r"a(?i)b", r"\R"])
+@each_of("pattern", [r"\p{L}", r"(?R)", r"[[:alpha:]]", r"\K", "(*UTF8)a", r"a(?i)b", r"\R"])
 def test_a_pattern_that_python_lacks_is_refused_by_name(pattern: str) -> None:
     with pytest.raises(UnsupportedOperation) as caught:
         compile_filter({"a": {"$regex": pattern}})
@@ -166,7 +167,7 @@ def test_a_path_given_twice_cannot_seed_an_upsert() -> None:
     assert caught.value.code == 54
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("filter", "expected"),
     [
         ({"a": 2}, 1),

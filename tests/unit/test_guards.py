@@ -20,6 +20,7 @@ from shadow.model.phase import Role, StoreName
 from shadow.model.verdict import Routed, Verdict
 from shadow.observe.guard_windows import GuardWindows
 from shadow.observe.metrics import Metrics
+from tests.support.cases import each_of
 from tests.support.clock import Clock
 
 LIMITS = GuardLimits(window=100.0)
@@ -213,8 +214,8 @@ def test_time_that_nobody_vouches_for_does_not_count() -> None:
     assert now.share == 0.5
 
 
-@pytest.mark.parametrize(("back", "share"), [(RampBack.ZERO, 0.0), (RampBack.STEP, 0.01)])
-@pytest.mark.parametrize("state", list(RampState))
+@each_of(("back", "share"), [(RampBack.ZERO, 0.0), (RampBack.STEP, 0.01)])
+@each_of("state", list(RampState))
 def test_a_broken_guard_takes_it_back_and_stops_it_whatever_its_state(
     back: RampBack, share: float, state: RampState
 ) -> None:

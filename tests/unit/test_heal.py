@@ -16,6 +16,7 @@ from shadow.model.verdict import Healing, Kind
 from shadow.model.version import ABSENT, Image, State, Tombstone, Version
 from shadow.stores.memory import MemoryStore
 from shadow.writes.heal import HealContended, Replayed, heal, replay
+from tests.support.cases import each_of
 from tests.support.faulty import FaultyStore
 from tests.support.pair import Pair, until
 
@@ -65,8 +66,8 @@ WRITES: dict[str, tuple[Write, set[str]]] = {
 }
 
 
-@pytest.mark.parametrize("seen", STATES)
-@pytest.mark.parametrize("verb", WRITES)
+@each_of("seen", STATES)
+@each_of("verb", WRITES)
 async def test_a_replay_is_taken_only_where_its_fence_holds(verb: str, seen: str) -> None:
     write, taken_at = WRITES[verb]
     store = await holding(STATES[seen])

@@ -32,6 +32,7 @@ from shadow.observe.findings import Findings
 from shadow.observe.log_lines import LogLines
 from shadow.observe.metrics import Metrics
 from shadow.observe.report import Report
+from tests.support.cases import each_of
 
 EVERY = frozenset(HookEvent)
 SECRET = "hunter2-hunter2-hunter2"
@@ -320,7 +321,7 @@ def test_a_hook_is_read_from_the_file_and_the_environment_and_its_secrets_are_hi
     assert parse("", {"SHADOW_HOOKS": given}).hook_list()[0].name == "a"
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("entry", "field", "said"),
     [
         ("{name: a, events: [after_abort]}", "hooks.0", "either command or url"),

@@ -14,6 +14,7 @@ from shadow.model.order import equal
 from shadow.model.values import normalise_value
 from shadow.stores.dynamo.client.limits import HASH_LIMIT, RANGE_LIMIT
 from shadow.stores.dynamo.items.keys import decode_key, key_text, text_and_exactness
+from tests.support.cases import each_of
 from tests.support.drawn import examples
 from tests.unit.test_codec import keys_of_documents
 
@@ -44,13 +45,13 @@ CASES: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "text"), CASES)
+@each_of(("value", "text"), CASES)
 def test_the_text_of_a_value(value: Any, text: str) -> None:
     """The table of the module's docstring, case by case."""
     assert key_text(value) == text
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("value", "kind"),
     [
         ("x" * 2049, "~strx:"),
@@ -98,7 +99,7 @@ NUMBERS += [Decimal128("9999999999999999455752309870428160"), Decimal128("9" * 3
 NUMBERS += [float("inf"), Decimal128("Infinity"), 1e300, Decimal128("1E+300"), Decimal128("1E-6176"), 5e-324]
 
 
-@pytest.mark.parametrize("a", NUMBERS)
+@each_of("a", NUMBERS)
 def test_numbers_of_all_types_are_equal_by_value(a: Any) -> None:
     """5, 5.0 and Decimal128("5") are one key."""
     assert [b for b in NUMBERS if (key_text(a) == key_text(b)) != equal(a, b)] == []

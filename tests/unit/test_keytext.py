@@ -9,6 +9,7 @@ import pytest
 from bson import Binary, Decimal128, Int64, MaxKey, ObjectId, Timestamp
 
 from shadow.model.keytext import format_key, parse_key
+from tests.support.cases import each_of
 
 KEYS: list[Any] = [
     ObjectId("65a0b1c2d3e4f5a6b7c8d9e0"),
@@ -38,7 +39,7 @@ KEYS: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("key", KEYS, ids=repr)
+@each_of("key", KEYS, ids=repr)
 def test_a_written_key_is_read_as_the_same_key_of_the_same_type(key: Any) -> None:
     found = parse_key(format_key(key))
     assert found == key
@@ -59,7 +60,7 @@ def test_people_may_write_keys_as_the_shell_and_extended_json_do(text: str, key:
     assert parse_key(text) == key
 
 
-@pytest.mark.parametrize("text", ["ObjectId(12)", 'ObjectId("zz")', '{"$oid": "1"}', "{", '"open', "="])
+@each_of("text", ["ObjectId(12)", 'ObjectId("zz")', '{"$oid": "1"}', "{", '"open', "="])
 def test_what_begins_as_a_key_of_a_kind_and_is_none_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         parse_key(text)

@@ -22,6 +22,7 @@ from shadow.model.reads import Aggregate, Count, Distinct, Find, FindOne, Read
 from shadow.model.shapes import shape_of
 from shadow.observe.latencies import OTHER_SHAPES, Latencies
 from shadow.reads import shadow_read
+from tests.support.cases import each_of
 from tests.support.clock import Clock
 from tests.support.faulty import Fault, hang, lose
 from tests.support.pair import Pair
@@ -127,7 +128,7 @@ def test_shapes_are_bounded_and_none_is_lost(latencies: Latencies) -> None:
     assert sum(of_text(latencies.of("users", 3.0).read_times[0]).values()) == 100
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("read", "shape"),
     [
         (ADA, "find_one {_id: $eq}"),

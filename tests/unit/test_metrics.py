@@ -77,6 +77,7 @@ from shadow.observe.metric_table import (
 from shadow.observe.metrics import Metrics
 from shadow.observe.series import CounterSeries
 from tests.support import manual, metric_list
+from tests.support.cases import each_of
 
 _TOTALS = {
     "outcomes": OPERATIONS,
@@ -450,7 +451,7 @@ def test_nothing_is_gone_from_the_documented_list_and_what_is_new_is_written_int
     assert promised == has, "run: python -m tests.support.metric_list"
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("change", "says"),
     [
         (lambda each: each.pop("shadow_queue_depth"), "shadow_queue_depth is gone"),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from shadow.errors import UnsupportedOperation
 from shadow.stores.mongo.kinds import (
     REASONS,
@@ -17,22 +15,23 @@ from shadow.stores.mongo.kinds import (
     judge_name,
 )
 from shadow.stores.mongo.shard_keys import ShardKey
+from tests.support.cases import each_of
 from tests.support.kinds import PLAIN, REFUSED
 
 
-@pytest.mark.parametrize("special", REFUSED)
+@each_of("special", REFUSED)
 def test_an_option_that_makes_it_another_kind_is_found(special: Special) -> None:
     found = judge_collection(ListedCollection("things", options=REFUSED[special]), "_shadow")
     assert found is not None
     assert found.special is special
 
 
-@pytest.mark.parametrize("kind", PLAIN)
+@each_of("kind", PLAIN)
 def test_what_both_stores_can_hold_passes(kind: str) -> None:
     assert judge_collection(ListedCollection("things", options=PLAIN[kind]), "_shadow") is None
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("raw", "special"),
     [
         ({"name": "v", "type": "view", "options": {}}, Special.VIEW),
@@ -58,7 +57,7 @@ def test_the_field_of_the_version_is_the_collections_own() -> None:
     assert "_shadow" in refused.advice
 
 
-@pytest.mark.parametrize("special", Special)
+@each_of("special", Special)
 def test_each_refusal_names_the_collection_the_kind_the_reason_and_the_next_step(special: Special) -> None:
     error = UnfitKind("things", special, "mend it so").error()
     assert isinstance(error, UnsupportedOperation)
@@ -79,7 +78,7 @@ def test_a_client_that_says_nothing_of_itself_encrypts_nothing() -> None:
     assert judge_client("things", object()) is None
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("entry", "paths"),
     [
         (None, None),

@@ -19,6 +19,7 @@ from shadow.errors import ConfigurationError
 from shadow.stores.mongo.checks import database_of_url, handed_in, url_faults
 from shadow.stores.mongo.options import OPTIONS, Fate, Where, find
 from tests.support import manual
+from tests.support.cases import each_of
 
 
 def named(text: str) -> list[str]:
@@ -44,25 +45,25 @@ CLIENTS = pytest.mark.parametrize("make", [AsyncIOMotorClient, AsyncMongoClient]
 # --- the table --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted(common.URI_OPTIONS_VALIDATOR_MAP))
+@each_of("name", sorted(common.URI_OPTIONS_VALIDATOR_MAP))
 def test_every_option_of_a_url_that_pymongo_knows_has_a_row(name: str) -> None:
     row = find(name, Where.CLIENT if name in OF_A_CLIENT_ALONE else Where.URL)
     assert row is not None, f"PyMongo has an option {name} that shadow/stores/mongo/options.py says nothing of"
 
 
-@pytest.mark.parametrize("name", sorted(common.KW_VALIDATORS))
+@each_of("name", sorted(common.KW_VALIDATORS))
 def test_every_option_of_a_client_that_pymongo_knows_has_a_row(name: str) -> None:
     assert find(name, Where.CLIENT) is not None
 
 
-@pytest.mark.parametrize("name", SPECIFIED)
+@each_of("name", SPECIFIED)
 def test_every_option_of_the_specification_has_a_row(name: str) -> None:
     row = find(name, Where.URL)
     assert row is not None
     assert row.name == name
 
 
-@pytest.mark.parametrize("option", [each for each in OPTIONS if each.where is Where.URL], ids=lambda each: each.name)
+@each_of("option", [each for each in OPTIONS if each.where is Where.URL], ids=lambda each: each.name)
 def test_what_pymongo_does_not_know_is_refused_and_nothing_else(option: Any) -> None:
     assert (option.fate is Fate.REFUSED) == (option.name.lower() not in common.URI_OPTIONS_VALIDATOR_MAP)
 
@@ -127,13 +128,13 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("query", GOOD)
+@each_of("query", GOOD)
 def test_what_the_driver_takes_is_taken(query: str) -> None:
     assert url_faults(f"mongodb://user:p%40ss@host/db?{query}") == []
     assert parse(f"mongo: {{url: 'mongodb://host/db?{query}'}}", {}).mongo.database == "db"
 
 
-@pytest.mark.parametrize(("query", "said"), BAD)
+@each_of(("query", "said"), BAD)
 def test_what_the_driver_would_leave_aside_is_a_fault_with_the_option_s_name(query: str, said: str) -> None:
     for section in ("mongo",) if "journal=" in query else ("mongo", "journal", "control"):
         with pytest.raises(ConfigurationError, match=said) as refused:
@@ -164,7 +165,7 @@ def test_a_part_of_credentials_without_the_rest_is_refused(url: str, said: str) 
     assert "sesame" not in faults
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("url", "said"),
     [
         ("mongodb+srv://cluster.example.com/?srvServiceName=own&srvMaxHosts=2", None),
@@ -185,7 +186,7 @@ def test_a_name_that_is_to_be_looked_up_is_only_read(url: str, said: str | None)
     assert (said or "") in " ".join(faults)
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("given", "database"),
     [
         ("{url: 'mongodb://h/notes?w=1'}", "notes"),

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from shadow.stores.mongo.validators import ValidatorVerdict, judge, mended, mending
+from tests.support.cases import each_of
 
 CLOSED = {"properties": {"_id": {}, "name": {"enum": ["hunter2"]}}, "additionalProperties": False}
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("validator", "verdict"),
     [
         ({}, ValidatorVerdict.ACCEPTS),

@@ -13,6 +13,7 @@ from shadow.model.operation import Hit, Query, Verb
 from shadow.model.reads import Aggregate
 from shadow.model.verdict import Difference, Incomparable, Kind, Mismatch
 from shadow.model.version import Version
+from tests.support.cases import each_of
 
 A, B, C = ({"_id": n, "v": n} for n in "abc")
 LOOKUP = {"$lookup": {"from": "o", "localField": "x", "foreignField": "y", "as": "j"}}
@@ -26,7 +27,7 @@ def outcome(pipeline: list[Any], primary: list[Any], secondary: list[Any]) -> An
     return "equal" if found.equal else found.incomparable or [each.kind for each in found.keys]
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("pipeline", "primary", "secondary"),
     [
         pytest.param([LOOKUP], [{"_id": 1, "j": [A, B]}], [{"_id": 1, "j": [B, A]}], id="joined"),
@@ -92,7 +93,7 @@ def test_what_is_legal_both_ways_is_equal(pipeline: list[Any], primary: list[Any
     assert outcome(pipeline, primary, secondary) == "equal"
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("pipeline", "primary", "secondary", "reason"),
     [
         pytest.param(
@@ -151,7 +152,7 @@ def test_what_cannot_be_known_is_not_comparable_by_name(
     assert outcome(pipeline, primary, primary) == "equal"
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("pipeline", "primary", "secondary", "kinds"),
     [
         pytest.param(

@@ -12,6 +12,7 @@ from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, Int64, MaxKey, Min
 from pymongo.errors import OperationFailure
 
 from shadow.model.order import MISSING, equal, key_digest, order_key, sort_documents
+from tests.support.cases import each_of
 
 ASCENDING: list[Any] = [
     MinKey(),
@@ -89,7 +90,7 @@ def test_values_stand_in_the_servers_order() -> None:
         assert key_digest(low) != key_digest(high), (low, high)
 
 
-@pytest.mark.parametrize(("a", "b"), EQUAL)
+@each_of(("a", "b"), EQUAL)
 def test_equal_values_share_key_hash_and_digest(a: Any, b: Any) -> None:
     """What MongoDB calls equal is one dictionary key and one digest."""
     assert equal(a, b)

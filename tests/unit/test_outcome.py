@@ -12,6 +12,7 @@ from pymongo import errors as pm
 
 from shadow.errors import JournalError, UnsupportedOperation
 from shadow.model.outcome import CLASSES, REFUSED_CODES, Outcome, classify, marked
+from tests.support.cases import each_of
 
 
 def classes(module: Any) -> list[type[BaseException]]:
@@ -35,7 +36,7 @@ def made(kind: type[BaseException], code: int | None = None) -> BaseException:
     return error
 
 
-@pytest.mark.parametrize("kind", PUBLIC, ids=lambda kind: kind.__name__)
+@each_of("kind", PUBLIC, ids=lambda kind: kind.__name__)
 def test_every_class_of_the_driver_has_a_row(kind: type[BaseException]) -> None:
     """Fails when PyMongo gains one: somebody has to say what it says about a write."""
     assert kind in CLASSES
@@ -52,7 +53,7 @@ REFUSING = {
 }
 
 
-@pytest.mark.parametrize("kind", [*PUBLIC, pm._OperationCancelled], ids=lambda kind: kind.__name__)
+@each_of("kind", [*PUBLIC, pm._OperationCancelled], ids=lambda kind: kind.__name__)
 def test_a_class_without_a_code_is_refused_only_if_nothing_can_have_been_done(kind: type[BaseException]) -> None:
     """Whatever a second attempt of the driver's may raise too is unknown."""
     expected = Outcome.REFUSED if kind.__name__ in REFUSING else Outcome.UNKNOWN
@@ -80,8 +81,8 @@ def test_any_other_code_is_unknown(kind: type[pm.OperationFailure]) -> None:
     assert [code for code in UNKNOWN_CODES if classify(kind("x", code)) is not Outcome.UNKNOWN] == []
 
 
-@pytest.mark.parametrize("kind", [pm.WriteConcernError, pm.WTimeoutError, pm.ExecutionTimeout, pm.CursorNotFound])
-@pytest.mark.parametrize("code", [2, 11000, 121])
+@each_of("kind", [pm.WriteConcernError, pm.WTimeoutError, pm.ExecutionTimeout, pm.CursorNotFound])
+@each_of("code", [2, 11000, 121])
 def test_a_class_that_knows_better_than_its_code(code: int, kind: type[pm.OperationFailure]) -> None:
     """A write concern error is one, whatever the number in it."""
     assert classify(kind("x", code)) is Outcome.UNKNOWN
@@ -93,7 +94,7 @@ def test_what_the_server_would_have_tried_again_is_unknown() -> None:
     assert classify(error) is Outcome.UNKNOWN
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("details", "outcome"),
     [
         ({"writeErrors": [], "writeConcernErrors": []}, Outcome.UNKNOWN),
@@ -111,7 +112,7 @@ def test_an_error_of_many_writes_is_refused_only_if_all_of_them_are(details: Any
     assert classify(pm.BulkWriteError(details)) is outcome
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("error", "outcome"),
     [
         (UnsupportedOperation("x", "y"), Outcome.REFUSED),

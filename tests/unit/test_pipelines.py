@@ -12,6 +12,7 @@ from pymongo.errors import OperationFailure
 from shadow.errors import UnsupportedOperation
 from shadow.model.order import MISSING
 from shadow.mongoql import compile_expression, compile_pipeline
+from tests.support.cases import each_of
 
 DOCUMENTS: list[dict[str, Any]] = [
     {"_id": 1, "k": "a", "n": 1, "t": ["x", "y"]},
@@ -106,13 +107,13 @@ CODES: list[tuple[list[dict[str, Any]], int]] = [
 ]
 
 
-@pytest.mark.parametrize(("pipeline", "expected"), ANSWERS)
+@each_of(("pipeline", "expected"), ANSWERS)
 def test_a_pipeline_answers_as_the_server_does(pipeline: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
     others: list[dict[str, Any]] = [{"_id": 9, "f": "x"}, {"_id": 8}]
     assert compile_pipeline(pipeline).run(DOCUMENTS, lambda name: others) == expected
 
 
-@pytest.mark.parametrize(("expression", "expected"), EXPRESSIONS)
+@each_of(("expression", "expected"), EXPRESSIONS)
 def test_an_expression_has_the_servers_value_and_type(expression: Any, expected: Any) -> None:
     document = {"_id": 1, "n": 7, "s": "Éz", "l": [1, 2, 3], "a": [{"b": 1}, 5, {"b": 2}]}
     value = compile_expression(expression)(document, {})
@@ -120,7 +121,7 @@ def test_an_expression_has_the_servers_value_and_type(expression: Any, expected:
     assert type(value) is type(expected)
 
 
-@pytest.mark.parametrize(("pipeline", "code"), CODES)
+@each_of(("pipeline", "code"), CODES)
 def test_a_bad_pipeline_is_refused_with_the_servers_code(pipeline: list[dict[str, Any]], code: int) -> None:
     with pytest.raises(OperationFailure) as caught:
         compile_pipeline(pipeline).run(DOCUMENTS)

@@ -19,6 +19,7 @@ from shadow.stores.dynamo.items.keys import key_text
 from shadow.stores.dynamo.query.fetching import Fetch, fetch_of
 from shadow.stores.dynamo.query.ordering import KeyTextKind, doubt, kind_of, ordered_plan
 from shadow.stores.dynamo.query.plan import KeyPlan, KeyRange, QueryPlan, ScanPlan, UnionPlan, plan, shape, suggestion
+from tests.support.cases import each_of
 from tests.support.drawn import examples
 
 EMAIL = IndexSpec("email-index", "email")
@@ -55,7 +56,7 @@ KEYED: list[tuple[Document, tuple[str, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("filter", "expected"), KEYED)
+@each_of(("filter", "expected"), KEYED)
 def test_a_filter_that_fixes_the_key_reads_by_key(filter: Document, expected: tuple[str, ...]) -> None:
     """Equality and $in on `_id`, wherever they stand in a conjunction."""
     assert plan(filter, SPEC) == KeyPlan(expected)
@@ -95,7 +96,7 @@ QUERIED: list[tuple[Document, IndexSpec, tuple[KeyRange, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("filter", "index", "expected"), QUERIED)
+@each_of(("filter", "index", "expected"), QUERIED)
 def test_a_filter_that_fixes_a_hash_asks_its_index(
     filter: Document, index: IndexSpec, expected: tuple[KeyRange, ...]
 ) -> None:
@@ -103,7 +104,7 @@ def test_a_filter_that_fixes_a_hash_asks_its_index(
     assert plan(filter, SPEC) == QueryPlan(index, expected)
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("filter", "pushed"),
     [
         ({}, []),
@@ -253,7 +254,7 @@ def test_a_limited_sort_is_read_in_the_order_of_an_index(query: Query, typed: bo
     assert (found.index, found.typed, found.forward, found.ties) == (USER_AT, typed, forward, ties)
 
 
-@pytest.mark.parametrize(
+@each_of(
     "query",
     [
         Query({"user": "u"}, sort=(("at", 1),)),
@@ -274,7 +275,7 @@ def test_any_other_sort_reads_what_matches_and_sorts_it(query: Query) -> None:
     assert ordered_plan(query, SPEC) is None
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("query", "names", "shown"),
     [
         (Query({"a": 1}, {"b": 1}), {"a", "b"}, {"b"}),
@@ -299,7 +300,7 @@ def test_a_projection_that_only_includes_is_fetched_in_part(
     assert found == (None if names is None or shown is None else Fetch(frozenset(names), frozenset(shown)))
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("query", "text", "index"),
     [
         (Query(), "{}", ""),

@@ -9,6 +9,7 @@ from pymongo.errors import OperationFailure
 
 from shadow.errors import UnsupportedOperation
 from shadow.mongoql import compile_filter, compile_projection
+from tests.support.cases import each_of
 
 DOCUMENT: dict[str, Any] = {
     "_id": 1,
@@ -53,7 +54,7 @@ CODES: list[tuple[dict[str, Any], int]] = [
 ]
 
 
-@pytest.mark.parametrize(("projection", "expected"), PROJECTED)
+@each_of(("projection", "expected"), PROJECTED)
 def test_a_projection_leaves_what_the_server_leaves(projection: Any, expected: dict[str, Any]) -> None:
     """Order of fields included."""
     projected = compile_projection(projection)(DOCUMENT)
@@ -61,7 +62,7 @@ def test_a_projection_leaves_what_the_server_leaves(projection: Any, expected: d
     assert list(projected) == list(expected)
 
 
-@pytest.mark.parametrize(("projection", "code"), CODES)
+@each_of(("projection", "code"), CODES)
 def test_a_bad_projection_is_refused_with_the_servers_code(projection: dict[str, Any], code: int) -> None:
     with pytest.raises(OperationFailure) as caught:
         compile_projection(projection)

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from shadow.compare.rules import Excuses, Rule, active, excused_by
 from shadow.model.version import Document
+from tests.support.cases import each_of
 
 RULE: TypeAdapter[Rule] = TypeAdapter(Rule)
 
@@ -58,7 +59,7 @@ CASES: list[tuple[str, Rule, Document, Document, bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("what", "each", "a", "b", "excused"), CASES, ids=[f"{c[1].rule}: {c[0]}" for c in CASES])
+@each_of(("what", "each", "a", "b", "excused"), CASES, ids=[f"{c[1].rule}: {c[0]}" for c in CASES])
 def test_a_rule_excuses_what_it_names_and_nothing_else(
     what: str, each: Rule, a: Document, b: Document, excused: bool
 ) -> None:
@@ -118,7 +119,7 @@ def test_other_rules_keep_the_counts_of_those_that_stay() -> None:
     assert [(row["name"], row["excused"]) for row in excuses.status()] == [("one", 1), ("two", 0)]
 
 
-@pytest.mark.parametrize(
+@each_of(
     "wrong",
     [
         {"path": ""},

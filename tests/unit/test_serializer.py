@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import botocore.session
-import pytest
 from botocore.serialize import JSONSerializer
 
 from shadow.stores.dynamo.client.serializer import Serializer, patch_serializer
+from tests.support.cases import each_of
 
 EVERY: dict[str, Any] = {
     "_id": {"S": "kéy"},
@@ -32,7 +32,7 @@ REQUESTS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("operation", "parameters"), REQUESTS, ids=[name for name, _ in REQUESTS])
+@each_of(("operation", "parameters"), REQUESTS, ids=[name for name, _ in REQUESTS])
 def test_requests_are_those_of_botocore(operation: str, parameters: dict[str, Any]) -> None:
     """Whatever holds values, at whatever depth, goes out as it would have gone."""
     model = botocore.session.get_session().get_service_model("dynamodb").operation_model(operation)

@@ -20,6 +20,7 @@ from shadow.model.phase import Phase
 from shadow.settings.sources import not_used
 from shadow.stores.dynamo.client.regions import regions
 from shadow.stores.dynamo.client.settings import DynamoSettings
+from tests.support.cases import each_of
 
 
 def faults(text: str, environment: Mapping[str, str] | None = None) -> tuple[Fault, ...]:
@@ -37,10 +38,8 @@ def refused(text: str, field: str, said: str, environment: Mapping[str, str] | N
 # --- what YAML reads otherwise -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "word", ["on", "off", "yes", "No", "0123", "0o17", "0b1", "0x1F", "1_000", "12:30", "2024-01-31"]
-)
-@pytest.mark.parametrize("field", ["mongo.database", "collections.users.reserved", "dynamo.table_prefix"])
+@each_of("word", ["on", "off", "yes", "No", "0123", "0o17", "0b1", "0x1F", "1_000", "12:30", "2024-01-31"])
+@each_of("field", ["mongo.database", "collections.users.reserved", "dynamo.table_prefix"])
 def test_a_word_that_yaml_reads_otherwise_wants_quotes(field: str, word: str) -> None:
     *sections, name = field.split(".")
     text = "".join(f"{'  ' * depth}{section}:\n" for depth, section in enumerate(sections))
@@ -55,12 +54,8 @@ def test_a_word_that_yaml_reads_otherwise_wants_quotes(field: str, word: str) ->
     assert parse(f"{text}'{word}'", {})
 
 
-@pytest.mark.parametrize(
-    "word", ["on", "yes", "true", "0123", "1:30", "1_000", ".inf", "-.inf", ".nan", "30s", "2024-01-31"]
-)
-@pytest.mark.parametrize(
-    "field", ["limits.operation", "limits.read_queue", "defaults.shadow_reads", "dynamo.read_timeout"]
-)
+@each_of("word", ["on", "yes", "true", "0123", "1:30", "1_000", ".inf", "-.inf", ".nan", "30s", "2024-01-31"])
+@each_of("field", ["limits.operation", "limits.read_queue", "defaults.shadow_reads", "dynamo.read_timeout"])
 def test_a_word_where_a_number_belongs_is_refused(field: str, word: str) -> None:
     section, name = field.split(".")
     found = faults(f"{section}: {{{name}: {word}}}")
@@ -68,7 +63,7 @@ def test_a_word_where_a_number_belongs_is_refused(field: str, word: str) -> None
     assert "number" in found[0].expected or "Input should" in found[0].expected
 
 
-@pytest.mark.parametrize("word", ["null", "~", "", "5", "1.5", "true", "[a]", "{a: b}"])
+@each_of("word", ["null", "~", "", "5", "1.5", "true", "[a]", "{a: b}"])
 def test_what_is_no_text_is_refused_where_a_text_belongs(word: str) -> None:
     (fault,) = faults(f"mongo: {{database: {word}}}")
     assert fault.field == "mongo.database"
@@ -110,22 +105,18 @@ def test_a_file_that_is_no_text_says_so(tmp_path: Path) -> None:
 # --- names ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name", ["a.b", "a b", "a/b", "a\\b", 'a"b', "a$b", "a*b", "x" * 64, "local", "config", "ü" * 32]
-)
+@each_of("name", ["a.b", "a b", "a/b", "a\\b", 'a"b', "a$b", "a*b", "x" * 64, "local", "config", "ü" * 32])
 def test_names_of_databases_that_mongodb_refuses(name: str) -> None:
     refused(json.dumps({"mongo": {"database": name}}), "mongo.database", "MongoDB")
 
 
-@pytest.mark.parametrize(
-    "name", ["a$b", "system.users", ".abc", "abc.", "a..b", "shadow_witness", "shadow_journal.intents"]
-)
+@each_of("name", ["a$b", "system.users", ".abc", "abc.", "a..b", "shadow_witness", "shadow_journal.intents"])
 def test_names_of_collections_that_are_not_to_be_had(name: str) -> None:
     (fault,) = faults(json.dumps({"collections": {name: {}}}))
     assert name in fault.expected
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("entry", "said"),
     [
         ({"indexes": [{"name": "abc", "hash": "a", "range": "a"}]}, "a occurs twice"),
@@ -157,7 +148,7 @@ def test_fields_that_cannot_be_what_they_are_to_be(entry: dict[str, Any], said: 
     assert said in fault.expected
 
 
-@pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://h", "http://", "http://h:port", "http://h:99999"])
+@each_of("url", ["", "localhost:8000", "ftp://h", "http://", "http://h:port", "http://h:99999"])
 def test_an_endpoint_is_an_address(url: str) -> None:
     refused(json.dumps({"dynamo": {"endpoint_url": url}}), "dynamo.endpoint_url", "must be http://HOST:PORT")
 
@@ -167,10 +158,8 @@ def test_a_prefix_is_part_of_the_name_of_a_table(prefix: str) -> None:
     refused(json.dumps({"dynamo": {"table_prefix": prefix}}), "dynamo.table_prefix", "DynamoDB")
 
 
-@pytest.mark.parametrize(
-    "url", ["mongodb://h/a.b", "mongodb://h/a$b", "mongodb:///d?journal=a$b", "mongodb:///d?control=a..b"]
-)
-@pytest.mark.parametrize("section", ["journal", "control"])
+@each_of("url", ["mongodb://h/a.b", "mongodb://h/a$b", "mongodb:///d?journal=a$b", "mongodb:///d?control=a..b"])
+@each_of("section", ["journal", "control"])
 def test_names_in_the_urls_of_journal_and_control_store(section: str, url: str) -> None:
     (fault,) = faults(json.dumps({section: {"url": url}}))
     assert (fault.field, fault.value) == (f"{section}.url", "(hidden)")
@@ -207,7 +196,7 @@ def source(prefix: str, given: Mapping[str, str], mark: str) -> dict[str, str]:
     return {f"{prefix}{name.upper()}": f"{mark}{value}" for name, value in given.items()}
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("file", "environment"),
     [
         ({"access_key_id": "A"}, source("AWS_", {"secret_access_key": "S"}, "")),
@@ -246,8 +235,8 @@ def test_the_highest_source_gives_all_of_them() -> None:
     assert found.session_token.get_secret_value() == "own-T"
 
 
-@pytest.mark.parametrize("name", ["AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE"])
-@pytest.mark.parametrize(
+@each_of("name", ["AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE"])
+@each_of(
     ("file", "environment"), [(KEYS, {}), (ALL, {}), ({}, source("AWS_", KEYS, "")), (KEYS, source("AWS_", ALL, ""))]
 )
 def test_keys_beside_a_profile_or_a_role_are_refused(
@@ -382,7 +371,7 @@ def test_config_check_and_the_start_name_it(tmp_path: Path, monkeypatch: pytest.
 # --- variables -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("name", "near"),
     [
         ("SHADOW_MONGO_ULR", "SHADOW_MONGO_URL"),
@@ -404,7 +393,7 @@ def test_a_variable_of_a_section_that_names_nothing_is_refused(name: str) -> Non
     assert fault.field == name
 
 
-@pytest.mark.parametrize(
+@each_of(
     "name",
     ["SHADOW_SERVICE_HOST", "SHADOW_PORT", "SHADOW_PORT_80_TCP_ADDR", "SHADOW_MONGO_SERVICE_PORT_DB",
      "SHADOW_MONGO_PORT", "SHADOW_ROOT", "SHADOW_CONFIG", "SHADOW_STATUS_URL", "SHADOW_DYNAMODB_LOCAL",
@@ -414,8 +403,8 @@ def test_variables_of_others_are_left_alone(name: str) -> None:
     assert parse("", {name: "x"}) == Settings()
 
 
-@pytest.mark.parametrize("text", ["", " "])
-@pytest.mark.parametrize(
+@each_of("text", ["", " "])
+@each_of(
     "name",
     [
         "SHADOW_MONGO_URL",
@@ -436,7 +425,7 @@ def test_a_variable_that_is_set_and_empty_means_nothing(name: str, text: str) ->
 # --- what does not go together -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("text", "field"),
     [
         ("limits: {operation: 1, write_deadline: 1.5, read_deadline: 1}", "limits.write_deadline"),

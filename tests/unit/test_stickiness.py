@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from shadow.model.order import MISSING
 from shadow.reads.stickiness import fixed_key, place
+from tests.support.cases import each_of
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**31), 2**31) | st.text(max_size=8) | st.binary(max_size=4)
 VALUES = st.recursive(
@@ -85,7 +86,7 @@ def test_numbers_that_are_equal_to_mongodb_are_one_key() -> None:
     assert len({place("users", {"_id": key}) for key in keys}) == 1
 
 
-@pytest.mark.parametrize(
+@each_of(
     "filter",
     [
         {},
@@ -103,6 +104,6 @@ def test_a_filter_that_may_match_several_documents_fixes_no_key(filter: dict[str
     assert fixed_key(filter) is MISSING
 
 
-@pytest.mark.parametrize("key", ["a", 1, None, {"a": 1}, {}, {"$ref": "c", "$id": 1}])
+@each_of("key", ["a", 1, None, {"a": 1}, {}, {"$ref": "c", "$id": 1}])
 def test_a_key_may_be_anything_that_an_id_may_be(key: Any) -> None:
     assert fixed_key({"_id": key, "a": 1}) == key

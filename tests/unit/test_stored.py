@@ -22,6 +22,7 @@ from shadow.model.values import CANONICAL, present
 from shadow.model.verdict import Kind
 from shadow.model.version import Image, Tombstone, Unknown, Version
 from shadow.stores.dynamo.items.codec import Codec
+from tests.support.cases import each_of
 from tests.support.drawn import examples
 from tests.support.raw_bson import ODD, UNHEARD_OF, UNREADABLE, array, document, documents, element, int32, text
 
@@ -72,7 +73,7 @@ def test_a_document_and_its_values_alone_are_the_same_only_if_nothing_was_lost(r
         assert explain(found, dict(found), hasher=HASHER)
 
 
-@pytest.mark.parametrize("kind", ODD)
+@each_of("kind", ODD)
 def test_what_is_odd_keeps_its_bytes_and_is_named(kind: str) -> None:
     raw = whole(ODD[kind])
     found = document_of(raw)
@@ -84,7 +85,7 @@ def test_what_is_odd_keeps_its_bytes_and_is_named(kind: str) -> None:
     assert bson.encode(copy.deepcopy(found)) == bson.encode(pickle.loads(pickle.dumps(found))) == raw
 
 
-@pytest.mark.parametrize("kind", [*UNREADABLE, *UNHEARD_OF])
+@each_of("kind", [*UNREADABLE, *UNHEARD_OF])
 def test_what_cannot_be_read_is_named_equals_nothing_and_is_not_copied(kind: str) -> None:
     raw = whole({**UNREADABLE, **UNHEARD_OF}[kind] + element(16, "rest", int32(7)))
     found = document_of(raw)
@@ -137,7 +138,7 @@ def test_a_tombstone_of_another_hand_is_hidden_and_is_no_tombstone() -> None:
     assert not agree(image, Image(Tombstone("x")))
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("fields", "named"),
     [
         (element(2, "_id", text("k")), True),
@@ -160,7 +161,7 @@ def test_taking_a_field_off_keeps_the_rest() -> None:
     assert without(raw, "none") == raw
 
 
-@pytest.mark.parametrize("cut", range(1, 30))
+@each_of("cut", range(1, 30))
 def test_damaged_bytes_are_told_and_never_raise(cut: int) -> None:
     raw = whole(element(2, "a", text("abc")) + element(3, "d", document(element(16, "x", int32(1)))))
     found = document_of(raw[:-cut])

@@ -18,6 +18,7 @@ from shadow.mongoql import (
     compile_update,
 )
 from shadow.mongoql.support import TABLE, Family, Support, SupportEntry, entries
+from tests.support.cases import each_of
 
 NOW = dt.datetime(2024, 1, 1)
 
@@ -184,16 +185,12 @@ UNKNOWN = {
 }
 
 
-@pytest.mark.parametrize(
-    "entry", [e for e in entries() if e.status is Support.SUPPORTED], ids=lambda e: f"{e.family}-{e.name}"
-)
+@each_of("entry", [e for e in entries() if e.status is Support.SUPPORTED], ids=lambda e: f"{e.family}-{e.name}")
 def test_a_supported_operator_compiles(entry: SupportEntry) -> None:
     COMPILE[entry.family](entry.name, OPERANDS[entry.family].get(entry.name, 1))
 
 
-@pytest.mark.parametrize(
-    "entry", [e for e in entries() if e.status is Support.REFUSED], ids=lambda e: f"{e.family}-{e.name}"
-)
+@each_of("entry", [e for e in entries() if e.status is Support.REFUSED], ids=lambda e: f"{e.family}-{e.name}")
 def test_a_refused_operator_is_named_in_the_refusal(entry: SupportEntry) -> None:
     with pytest.raises(UnsupportedOperation) as caught:
         COMPILE[entry.family](entry.name, 1)
@@ -201,7 +198,7 @@ def test_a_refused_operator_is_named_in_the_refusal(entry: SupportEntry) -> None
     assert entry.reason
 
 
-@pytest.mark.parametrize("family", Family)
+@each_of("family", Family)
 def test_an_unknown_operator_has_the_servers_own_error(family: Family) -> None:
     code, words = UNKNOWN[family]
     with pytest.raises(OperationFailure) as caught:

@@ -17,6 +17,7 @@ from shadow.errors import UnsupportedOperation
 from shadow.model.operation import Update
 from shadow.mongoql import compile_filter, compile_update
 from shadow.stores.mongo.changes_of_many import MongoMany, modifies
+from tests.support.cases import each_of
 
 APPLIED: list[tuple[dict[str, Any], Any, dict[str, Any]]] = [
     ({}, {"$set": {"z": 1, "b": 2}, "$inc": {"c": 1}}, {"b": 2, "c": 1, "z": 1}),
@@ -71,7 +72,7 @@ REFUSED: list[tuple[dict[str, Any], Any, int]] = [
 ]
 
 
-@pytest.mark.parametrize(("pre", "update", "expected"), APPLIED)
+@each_of(("pre", "update", "expected"), APPLIED)
 def test_an_update_makes_the_servers_document(pre: dict[str, Any], update: Any, expected: dict[str, Any]) -> None:
     """Equal by BSON bytes, so types and the order of fields count; the input stays as it was."""
     before = {"_id": 1, **pre}
@@ -80,7 +81,7 @@ def test_an_update_makes_the_servers_document(pre: dict[str, Any], update: Any, 
     assert bson.encode(before) == encoded
 
 
-@pytest.mark.parametrize(("pre", "update", "code"), REFUSED)
+@each_of(("pre", "update", "code"), REFUSED)
 def test_a_bad_update_is_refused_with_the_servers_code(pre: dict[str, Any], update: Any, code: int) -> None:
     with pytest.raises(WriteError) as caught:
         compile_update(update).apply({"_id": 1, **pre})
@@ -197,7 +198,7 @@ def test_whether_values_without_parts_change_a_document_is_known_without_making_
     assert seen == {True, False}
 
 
-@pytest.mark.parametrize(
+@each_of(
     "update",
     [
         {"$set": {"_id": 1}},
