@@ -42,7 +42,7 @@ class _Average(_Sum):
         self.count += is_number(value)
 
     def result(self) -> Any:
-        return self.total.average(self.count) if self.count else None
+        return self.total.average_of_group(self.count) if self.count else None
 
 
 class _Deviation:

@@ -1,7 +1,7 @@
-"""Sums like the server's: whole numbers exactly, doubles with compensation, decimals separately.
+"""Sums like the server's: all but decimals as a double with what its rounding lost, decimals separately.
 
-Source: `DoubleDoubleSummation` and `AccumulatorSum`. The result has the widest type of the summands; int widens to
-long, and long to double, if necessary.
+The result has the widest type of the summands; int widens to long, and long to double, if necessary. The order of the
+summands counts, and of equal orders the last digit is the server's.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import decimal
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from bson import Decimal128, Int64
 
@@ -19,17 +19,18 @@ from shadow.mongoql.predicates import is_number
 
 __all__ = ["Deviation", "Summation", "deviation"]
 
-_WIDTH = {int: 0, Int64: 1, float: 2, Decimal128: 3}
+_WIDTH: Final = {int: 0, Int64: 1, float: 2, Decimal128: 3}
+_HALF: Final = 2**32
+"""A long is added as two doubles, each of which holds its half exactly."""
 
 
 class Summation:
-    __slots__ = ("_addend", "_decimal", "_special", "_sum", "_whole", "_widest")
+    __slots__ = ("_decimal", "_rest", "_special", "_sum", "_widest")
 
     def __init__(self) -> None:
-        self._whole = 0
         self._sum = 0.0
-        self._addend = 0.0
-        self._special = 0.0
+        self._rest = 0.0
+        self._special = 0.0  # without the care for rounding, which makes NaN of infinities
         self._decimal = decimal.Decimal(0)
         self._widest = 0
 
@@ -38,52 +39,58 @@ class Summation:
         self._widest = max(self._widest, _WIDTH[kind])
         if kind is Decimal128:
             self._decimal = CONTEXT.add(self._decimal, value.to_decimal())
-        elif kind is float:
-            self._special += value
-            self._accumulate(value)
+        elif kind is Int64:
+            low = value % _HALF if value >= 0 else -(-value % _HALF)
+            self._accumulate(float(low))
+            self._accumulate(float(value - low))
         else:
-            self._whole += int(value)
+            self._accumulate(float(value))
 
     def _accumulate(self, value: float) -> None:
-        total = self._sum + value
-        part = total - self._sum
-        error = (self._sum - (total - part)) + (value - part)
-        self._sum, self._addend = total, self._addend + error
+        self._special += value
+        total = value + self._rest
+        self._rest -= total - value
+        made = self._sum + total
+        old = made - total
+        lost = (self._sum - old) + (total - (made - old))
+        self._sum = made
+        self._rest += lost
 
     def _double(self) -> float:
-        if self._whole:
-            high = float(self._whole)
-            self._accumulate(high)
-            self._accumulate(float(self._whole - int(high)))
-            self._special += high
-            self._whole = 0
-        total = self._sum + self._addend
-        return total if total == total else self._special
+        return self._sum if self._sum == self._sum else self._special
+
+    def _long(self) -> int | None:
+        """The sum as a whole number; None where it is none, or beyond 64 bits."""
+        if not math.isfinite(self._sum) or not math.isfinite(self._rest):
+            return None
+        whole = int(self._sum) + int(self._rest)
+        return whole if whole in numbers.INT64 else None
 
     def result(self) -> Any:
         if self._widest == 3:
             return Decimal128(CONTEXT.add(self._decimal, self._inexact()))
-        if self._widest == 2:
+        whole = self._long() if self._widest < 2 else None
+        if whole is None:
             return self._double()
-        if self._whole in numbers.INT64:
-            return Int64(self._whole) if self._widest == 1 else numbers.int_of(self._whole)
-        return self._double()
+        return Int64(whole) if self._widest == 1 else numbers.int_of(whole)
 
     def _inexact(self) -> decimal.Decimal:
         """All non-decimal summands as one decimal."""
-        whole = decimal.Decimal(self._whole)
-        if self._special == 0 and self._sum == 0 and self._addend == 0:
-            return whole
-        if self._special != self._special or self._special in (float("inf"), float("-inf")):
+        if not math.isfinite(self._sum):
             return decimal.Decimal(self._special)
-        parts = CONTEXT.add(CONTEXT.create_decimal(decimal.Decimal(self._sum)), decimal.Decimal(self._addend))
-        return CONTEXT.add(parts, whole)
+        parts = (CONTEXT.create_decimal(decimal.Decimal(each)) for each in (self._sum, self._rest))
+        return CONTEXT.add(*parts)
 
     def average(self, count: int) -> Any:
         """The mean of `count` numbers: a decimal if one of them is, otherwise a double."""
         if self._widest == 3:
             return Decimal128(CONTEXT.divide(self.result().to_decimal(), decimal.Decimal(count)))
         return self._double() / count
+
+    def average_of_group(self, count: int) -> Any:
+        """As `average`, for `$group`: the server's engine for it takes whole numbers as they are."""
+        whole = self._long() if self._widest < 2 else None
+        return self.average(count) if whole is None else float(whole) / count
 
 
 class Deviation:
