@@ -146,13 +146,14 @@ def _plain_condition(wanted: Any) -> bool:
     )
 
 
-def _sort(state: Openness, spec: Any) -> Openness:
+def _sort(state: Openness, spec: Any, *, alone: bool = True) -> Openness:
+    """`alone`: nothing else is sorted by. Otherwise a list in `_id` counts by its elements, and can tie."""
     state = settled(state)
     sort = tuple((path, -1 if direction < 0 else 1) for path, direction in spec.items())
     shapes = [value_at(state.shape, path) for path, _ in sort]
     allowed = {Freedom.ORDER, Freedom.EQUALS, Freedom.ROUNDING}
     known = all(not each.fields and each.open <= allowed for each in shapes)
-    by_key = any(path == "_id" for path, _ in sort) and (state.stored or len(sort) == 1)
+    by_key = any(path == "_id" for path, _ in sort) and (state.stored or (alone and len(sort) == 1))
     whole = known and state.rows is Rows.KNOWN and state.distinct and by_key
     return replace(state, whole=whole, sort=sort, seen=known)
 
@@ -310,7 +311,9 @@ _ROUNDED_WHERE_IT_SLIDES: Final = frozenset({"$sum", "$avg", "$stdDevPop", "$std
 
 def _windows(state: Openness, spec: Any) -> Openness:
     """Documents come by partition, and in each in the order of `sortBy`, ties in any order."""
-    ordered = _sort(state, spec["sortBy"]) if spec.get("sortBy") else replace(settled(state), whole=False, sort=())
+    alone = spec.get("partitionBy") is None
+    sort = spec.get("sortBy")
+    ordered = _sort(state, sort, alone=alone) if sort else replace(settled(state), whole=False, sort=())
     known = ordered.whole and expression(spec.get("partitionBy"), state.shape).exact
     ordered = replace(ordered, whole=known)
     made = replace(ordered, sort=(), single=state.single)
@@ -337,14 +340,16 @@ def _windowed(output: Any, ordered: Openness) -> OpenShape:
 
 
 def _densify(state: Openness, spec: Any) -> Openness:
-    """Which of equal numbers is added, and the order of partitions, are open, and so is, for given bounds, what some
-    partitions get at all (difference 451)."""
+    """Which of equal numbers is added, of which of the equal values of a partition, and the order of partitions, are
+    open, and so is, for given bounds, what some partitions get at all (difference 451)."""
     state = settled(state)
     by = spec.get("partitionByFields", ())
     known = all(value_at(state.shape, path).exact for path in (spec["field"], *by))
     lost = bool(by) and isinstance(spec["range"]["bounds"], list)
     rows = state.rows if state.rows is Rows.KNOWN and known and not lost else Rows.OPEN
-    shape = with_value(state.shape, spec["field"], OpenShape(frozenset({Freedom.EQUALS})))
+    shape = state.shape
+    for path in (spec["field"], *by):
+        shape = with_value(shape, path, OpenShape(frozenset({Freedom.EQUALS})))
     return Openness(rows, shape, distinct=False, stored=False)
 
 

@@ -63,7 +63,8 @@ DIFFERENCES: Final[dict[int, str]] = {
     450: "Sums, means, deviations and integrals of doubles over a window that slides (`documents: [-1, 0]`) have the "
     "rounding of what is in the window; the server's also have that of what has left it.",
     451: "`$densify` with given bounds fills every partition; MongoDB 6.0 omits some whose values are all below them. "
-    "Where equal numbers have several types, the type of the added ones, and the order of partitions, may differ.",
+    "Where equal numbers have several types, the type of the added ones and of the fields of their partition, and the "
+    "order of partitions, may differ.",
     470: "`$out` into a configured collection does not replace it at once: new documents are written one by one, then "
     "what is not in the result is deleted. Meanwhile readers see both, and after an error both are there.",
     510: "`create_collection` after `drop` or `drop_database` raises CollectionInvalid: `drop` empties the collection. "

@@ -249,11 +249,11 @@ def sort_documents(
     return sorted(docs, key=lambda item: make(key(item)))
 
 
-def sort_key(sort: Sequence[tuple[str, int]]) -> Callable[[Document], Any]:
-    """A function from a document to its key under `sort`."""
+def sort_key(sort: Sequence[tuple[str, int]], *, alone: bool = True) -> Callable[[Document], Any]:
+    """A function from a document to its key under `sort`. `alone`: nothing else is sorted by."""
     paths = [path for path, _ in sort]
     ascending = [direction > 0 for _, direction in sort]
-    if paths == ["_id"]:
+    if paths == ["_id"] and alone:
         return _by_id(ascending[0])
 
     def directed(values: Sequence[Any]) -> tuple[Any, ...]:

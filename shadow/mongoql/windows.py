@@ -55,7 +55,8 @@ def compile_windows(spec: Any, given: Variables) -> Stage:
     part_of = evaluator(spec.get("partitionBy"), given)
     outputs = [(checked_path(path), _output(path, each, sort, given)) for path, each in spec["output"].items()]
     _check_paths(list(spec["output"]))
-    key = sort_key(sort) if sort else None
+    # The server sorts by the partition first: then `_id` is not sorted by alone.
+    key = sort_key(sort, alone=not _reads_fields(spec.get("partitionBy"))) if sort else None
 
     def stage(documents: list[Document], lookup: Lookup) -> list[Document]:
         made: Rows = []
@@ -69,6 +70,15 @@ def compile_windows(spec: Any, given: Variables) -> Stage:
         return made
 
     return stage
+
+
+def _reads_fields(expression: Any) -> bool:
+    """Whether an expression reads anything of a document, so that the server cannot make a constant of it."""
+    if isinstance(expression, str):
+        return expression.startswith("$")
+    if isinstance(expression, Mapping):
+        return "$literal" not in expression and any(map(_reads_fields, expression.values()))
+    return isinstance(expression, list) and any(map(_reads_fields, expression))
 
 
 def _check_paths(paths: Sequence[str]) -> None:

@@ -87,6 +87,20 @@ def outcome(pipeline: list[Any], primary: list[Any], secondary: list[Any]) -> An
             [{"_id": 3, "v": 2}],
             id="a tie at the cut",
         ),
+        pytest.param(
+            [
+                {
+                    "$densify": {
+                        "field": "v",
+                        "partitionByFields": ["k"],
+                        "range": {"step": 1, "bounds": "partition"},
+                    }
+                }
+            ],
+            [{"_id": 1, "k": 1, "v": 1}, {"k": 1, "v": 2}],
+            [{"_id": 1, "k": 1, "v": 1}, {"k": 1.0, "v": 2}],
+            id="a partition of equal numbers",
+        ),
     ],
 )
 def test_what_is_legal_both_ways_is_equal(pipeline: list[Any], primary: list[Any], secondary: list[Any]) -> None:
@@ -111,6 +125,22 @@ def test_what_is_legal_both_ways_is_equal(pipeline: list[Any], primary: list[Any
             id="last of what may tie",
         ),
         pytest.param([{"$limit": 2}], [A, B], [A, C], Incomparable.PIPELINE_ORDER, id="a limit without a sort"),
+        pytest.param(
+            [
+                {"$group": {"_id": "$l", "k": {"$first": "$k"}}},
+                {
+                    "$setWindowFields": {
+                        "partitionBy": "$k",
+                        "sortBy": {"_id": 1},
+                        "output": {"n": {"$documentNumber": {}}},
+                    }
+                },
+            ],
+            [{"_id": [1, 2], "k": 1, "n": 1}, {"_id": [1, 3], "k": 1, "n": 2}],
+            [{"_id": [1, 3], "k": 1, "n": 1}, {"_id": [1, 2], "k": 1, "n": 2}],
+            Incomparable.PIPELINE_ORDER,
+            id="lists that may tie where partitions are sorted by first",
+        ),
         pytest.param(
             [TOTAL], [{"_id": 1, "n": 0.6}], [{"_id": 1, "n": 0.6000000000000001}], Incomparable.ROUNDING, id="sum"
         ),
