@@ -133,8 +133,12 @@ def _check_kinds(keys: tuple[tuple[str, Any], ...], options: Mapping[str, Any]) 
         "a text or 2d index has no collation": bool(plugins & {"text", "2d"}) and not _is_none(collation),
         "the fields of a text index must be adjacent": not text,
         "a wildcard index has one field": wildcard and len(keys) > 1,
-        "a wildcard index is neither unique nor a TTL index": wildcard
-        and (is_set(options.get("unique")) or "expireAfterSeconds" in options),
+        "a wildcard index is neither sparse nor unique nor a TTL index": wildcard
+        and (is_set(options.get("sparse")) or is_set(options.get("unique")) or "expireAfterSeconds" in options),
+        "a wildcard index has version 2": wildcard and options.get("v") == 1,
+        "a wildcard index is ascending": wildcard and any(kind < 0 for kind in kinds if not isinstance(kind, str)),
+        "only a text index has every field with another kind": any("$**" in path for path in paths)
+        and bool(plugins - {"text"}),
         "a partial index is not sparse": is_set(options.get("sparse")) and "partialFilterExpression" in options,
         "storageEngine must not be empty": options.get("storageEngine") == {},
     }

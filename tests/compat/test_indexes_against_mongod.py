@@ -27,6 +27,7 @@ KEYS: Final[list[Any]] = [
     *("a", [("a", 1)], [("a", -1)], {"a": 1, "b": -1}, ["a", ("b", -1)], [("a.b", 1), ("c", 1)], [("a", 5)]),
     *([("a", "text")], [("a", "text"), ("b", "text"), ("c", 1)], [("$**", "text")], [("a", "hashed")]),
     *([("a", "2dsphere")], [("a", "2d")], [("a", "2dsphere"), ("b", 1)], "$**", [("a.$**", 1)], "_id"),
+    *([("$**", -1)], [("a.$**", -1)], [("$**", "hashed")]),
     *([("a", "hashed"), ("b", 1)], [("a", "nonsense")], [("a", 0)], "", [("a", "geoHaystack")], [("a", "hashed")] * 2),
 ]
 OPTIONS: Final[list[dict[str, Any]]] = [
@@ -53,7 +54,7 @@ OPTIONS: Final[list[dict[str, Any]]] = [
 def cases(count: int) -> list[tuple[Any, dict[str, Any]]]:
     """Every kind and every option at least once, then combinations by the seed."""
     draw = random.Random(SEED)
-    found = [(keys, {}) for keys in KEYS] + [(keys, options) for keys in ("a", "_id") for options in OPTIONS]
+    found = [(keys, {}) for keys in KEYS] + [(keys, options) for keys in ("a", "_id", "$**") for options in OPTIONS]
     return found + [(draw.choice(KEYS), draw.choice(OPTIONS)) for _ in range(count)]
 
 
