@@ -299,11 +299,25 @@ class IndexUpkeep:
         made = spec
         if wanted.unique and not wanted.declared:
             made = dataclasses.replace(spec, unique=(*spec.unique, wanted.constraint()))
-            await self._stores()[StoreName.DYNAMO].prepare([made])
+            await self._enforce(spec, made, wanted.constraint())
         found = await self._memory.made(spec.name, wanted.raw, enforced=wanted.unique)
         self._specs[spec.name] = made
         await self._settle(spec.name, found)
         return wanted.plain_name, made
+
+    async def _enforce(self, spec: CollectionSpec, made: CollectionSpec, constraint: UniqueSpec) -> None:
+        """DynamoDB keeps values unique from now on, or raises. Then it does not go on with what it began to enforce for
+        the check: the application was told that there is no such index."""
+        store = self._stores()[StoreName.DYNAMO]
+        try:
+            await store.prepare([made])
+        except Exception:
+            if isinstance(store, Constrained):
+                try:
+                    await store.release(spec, constraint)
+                except Exception as error:
+                    self._reporter.publish(ComponentFailed("index", error))
+            raise
 
     async def _settle(self, collection: str, found: MadeIndexes) -> None:
         mongo = self._mongo(collection)

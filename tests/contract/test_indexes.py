@@ -97,7 +97,8 @@ async def test_existing_duplicates_are_said_before_a_unique_index_is_accepted(sh
     with pytest.raises(DuplicateKeyError):
         await users.create_index("nick", unique=True)
     assert "nick_1" not in await users.index_information()
-    await users.insert_one({"_id": 3, "nick": "a"})
+    await users.insert_many([{"_id": 3, "nick": "a"}, {"_id": 4, "nick": "a"}, {"_id": 5, "nick": "b"}])
+    await users.update_one({"_id": 5}, {"$set": {"nick": "a"}})
 
 
 async def test_a_plain_index_is_made_on_mongodb_and_the_log_says_how_to_have_it_on_dynamodb(
