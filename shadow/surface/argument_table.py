@@ -181,6 +181,6 @@ def with_names(verb: str, method: Callable[..., Any]) -> Callable[..., Any]:
 
 async def _sending(collection: Any, verb: str, sent: Mapping[str, Any], call: Coroutine[Any, Any, Any]) -> Any:
     with sending(sent), contextlib.closing(call):
-        if "hint" in sent:
+        if "hint" in sent and "hint" in names_of(verb):
             await collection._check_hint(verb, sent["hint"])
         return await call

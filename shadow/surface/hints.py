@@ -45,9 +45,9 @@ def check_form(verb: str, hint: Any) -> None:
     """Raises TypeError and ValueError as the drivers do for what is neither a name nor keys, OperationFailure as the
     server does where they send it."""
     if verb in RAW_HINT:
+        bson.encode({"": hint})
         if not isinstance(hint, str | Mapping):
             raise _refusal(verb, 9, "Hint must be a string or an object")
-        bson.encode({"": hint})
     elif not isinstance(hint, str):
         for each in () if isinstance(hint, Mapping) or not isinstance(hint, list | tuple) else hint:
             if not isinstance(each, str):

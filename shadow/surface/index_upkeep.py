@@ -306,8 +306,8 @@ class IndexUpkeep:
         return wanted.plain_name, made
 
     async def _enforce(self, spec: CollectionSpec, made: CollectionSpec, constraint: UniqueSpec) -> None:
-        """DynamoDB keeps values unique from now on, or raises. Then it does not go on with what it began to enforce for
-        the check: the application was told that there is no such index."""
+        """DynamoDB keeps values unique from now on, or raises. Then it ends what it began to enforce for the check: to
+        the application there is no such index."""
         store = self._stores()[StoreName.DYNAMO]
         try:
             await store.prepare([made])

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import bson
+from pymongo.collation import Collation
 from pymongo.cursor_shared import CursorType
 
 from shadow.errors import UnsupportedOperation
@@ -53,9 +54,11 @@ _FORWARD_NO_HINT: Final = frozenset({"estimated_document_count", "count_document
 _NOT_NONE: Final = frozenset({"allow_partial_results", "no_cursor_timeout", "oplog_replay"})
 """Options of `find` for which the driver requires True or False (PyMongo, `Cursor`)."""
 
-_CURSOR_TYPES: Final = frozenset({
+_CURSOR_TYPES: Final = (
     CursorType.NON_TAILABLE, CursorType.TAILABLE, CursorType.TAILABLE_AWAIT, CursorType.EXHAUST,
-})  # fmt: skip
+)  # fmt: skip
+_READ_CONCERNS: Final = ("local", "majority", "linearizable", "available", "snapshot")
+_OF_READ_CONCERN: Final = frozenset({"level", "afterOpTime", "afterClusterTime", "atClusterTime", "provenance"})
 
 _MOST: Final = 2**63 - 1
 
@@ -98,8 +101,8 @@ def _fits(value: Any) -> bool:
 
 def check_options(verb: str, options: Mapping[str, Any]) -> None:
     """Raises TypeError for a name that the driver does not accept, ValueError for no kind of cursor,
-    UnsupportedOperation for a name that the server's command does not have and for a value of another type,
-    `bson.errors.InvalidDocument` and OverflowError for a comment that no driver can send."""
+    UnsupportedOperation for a name that the server's command does not have and for a value of another type, the
+    server's errors, `bson.errors.InvalidDocument` and OverflowError for what no driver can send."""
     for name, value in options.items():
         if name not in _named(verb):
             if verb not in FIELDS:
@@ -112,10 +115,35 @@ def check_options(verb: str, options: Mapping[str, Any]) -> None:
             raise TypeError(f"{name} must be True or False, was: {name}=None")
         if name == "cursor_type" and (isinstance(value, bool) or value not in _CURSOR_TYPES):
             raise ValueError("not a valid value for cursor_type")
-        if name == "comment":
-            bson.encode({"": value})
-        elif name in _TYPES and not _TYPES[name](value):
+        _check_sent_raw(verb, name, value)
+        if name in _TYPES and not _TYPES[name](value):
             raise UnsupportedOperation(f"{verb}({name}=...)", f"it takes no {type(value).__name__} of this kind")
+
+
+def _check_sent_raw(verb: str, name: str, value: Any) -> None:
+    """Options that drivers send as they are given. Raises what BSON cannot hold, and the server's errors."""
+    if name in ("comment", "readConcern"):
+        bson.encode({"": value})
+    if name == "readConcern":
+        _check_read_concern(verb, value)
+    elif name == "collation" and verb == "estimated_document_count" and not isinstance(value, Mapping | Collation):
+        bson.encode({"": value})
+        if value is not None:
+            raise failure(14, f"BSON field 'count.collation' is the wrong type '{type(value).__name__}'")
+
+
+def _check_read_concern(verb: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        # `aggregate` is a typed command, which other types do not reach
+        code = 14 if verb in ("aggregate", "count_documents") and value is not None else 9
+        raise failure(code, f"readConcern field should be an object, not {type(value).__name__}")
+    for name, each in value.items():
+        if name not in _OF_READ_CONCERN:
+            raise failure(72, f"Unrecognized option in readConcern: {name}")
+        if name == "level" and not isinstance(each, str):
+            raise failure(14, f"the name of a read concern is a string, not {type(each).__name__}")
+        if name == "level" and each not in _READ_CONCERNS:
+            raise failure(9, f"a read concern is one of {', '.join(_READ_CONCERNS)}")
 
 
 def check_let(verb: str, let: Any) -> None:

@@ -73,6 +73,8 @@ OTHER_NAME: Final = 85
 """IndexOptionsConflict: the configuration has the index on `a`, and an application may call it as it likes."""
 TOO_LATE: Final = 50
 """MaxTimeMSExpired: a millisecond may do, or not."""
+UNAUTHORIZED: Final = 13
+"""A right of its own: `bypassDocumentValidation` is not one of `readWrite`."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def fault(bare: Seen, ours: Seen) -> str:
         getattr(e.error, "code", None) for e in (bare, ours)
     }:
         return ""
-    if getattr(bare.error, "code", None) in (UNKNOWN_FIELD, OTHER_NAME) and ours.error is None:
+    if getattr(bare.error, "code", None) in (UNKNOWN_FIELD, OTHER_NAME, UNAUTHORIZED) and ours.error is None:
         return ""
     if bare.error is None and ours.error is None:
         return "" if repr(bare.answer) == repr(ours.answer) else "another answer"
