@@ -227,7 +227,7 @@ class Arguments:
         if options:
             check_options(verb, options)
         for name, value in options.items():
-            check_harmless(name, value)
+            check_harmless(name, value, verb)
             if name == "hint" and value is not None:
                 self._hint_of(verb, value)
             elif name == "cursor_type" and value == CursorType.EXHAUST:
@@ -278,17 +278,23 @@ def _flag(name: str, value: Any) -> bool:
     return value
 
 
-def check_harmless(name: str, value: Any) -> None:
-    """An option that changes no result must still have the right type."""
-    if name in ("maxTimeMS", "max_time_ms") and value is not None:
-        bson.encode({"": value})
-        if isinstance(value, Decimal128) and not value.to_decimal().is_nan():
-            value = value.to_decimal()
-            value = int(value) if value == value.to_integral_value() else value
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST:
-            raise _refusal(2, f"{name} must be a whole number of milliseconds from 0 to {_MOST}")
-    elif name == "allow_disk_use" and value is not None:
-        _flag(name, value)
+def check_harmless(name: str, value: Any, verb: str = "") -> None:
+    """A limit of time must have the right type and size. Raises OperationFailure with the codes that the server has for
+    the command of `verb`."""
+    if name not in ("maxTimeMS", "max_time_ms") or (value is None and name == "max_time_ms"):
+        return
+    bson.encode({"": value})
+    text = f"{name} must be a whole number of milliseconds from 0 to {_MOST}"
+    if verb in ("aggregate", "count_documents") and value is not None:  # parsed as fields of a typed command
+        if isinstance(value, bool) or not isinstance(value, int | float | Decimal128):
+            raise _refusal(14, text)
+        if isinstance(value, int) and value < 0:
+            raise _refusal(51024, text)
+    if isinstance(value, Decimal128) and not value.to_decimal().is_nan():
+        value = value.to_decimal()
+        value = int(value) if value == value.to_integral_value() else value
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST:
+        raise _refusal(2, text)
 
 
 def key_in(filter: Document) -> Key:

@@ -86,9 +86,9 @@ class Collection(ReadVerbs, BulkVerbs):
 
     def list_indexes(self, **options: Any) -> DocumentCursor:
         """The same as a cursor, in the shape of `listIndexes`."""
-        self._take.refuse("list_indexes", options)
 
         async def documents() -> list[Document]:
+            self._take.refuse("list_indexes", options)
             return await self._handle.indexes.listed(self._spec)
 
         return DocumentCursor(self, documents, self._present)

@@ -8,11 +8,12 @@ import copy
 import dataclasses
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import bson
 from bson import Code
-from pymongo.errors import InvalidOperation
+from bson.errors import InvalidDocument
+from pymongo.errors import InvalidOperation, OperationFailure
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.collations import is_simple, of_query
@@ -21,14 +22,18 @@ from shadow.model.server_options import current, sending
 from shadow.model.version import Document
 from shadow.mongoql.collation import collated, uncollated
 from shadow.surface.arguments import Arguments, check_harmless
-from shadow.surface.driver_cursor import DriverCursor, MotorReads, chained
+from shadow.surface.driver_cursor import DriverCursor, MotorReads, chained, list_method
 from shadow.surface.futures import at_once
 from shadow.surface.hints import check_form
 from shadow.traces.spans import Call, Untraced
 
-__all__ = ["Cursor", "DocumentCursor"]
+__all__ = ["REFUSED_LATER", "Cursor", "DocumentCursor"]
 
 Pages = Callable[[Query], AsyncIterator[list[Hit]]]
+
+REFUSED_LATER: Final = (OperationFailure, InvalidDocument, OverflowError)
+"""What a cursor's first request raises with the drivers: the server's errors, and those for values that BSON cannot
+hold."""
 
 
 class Cursor(DriverCursor):
@@ -59,6 +64,7 @@ class Cursor(DriverCursor):
         self._started = False
         self._failed: Exception | None = None
         self._closed = False
+        self._refusal: Exception | None = None
         self._sent = current()
         self._flags = self._flags_sent()
 
@@ -110,14 +116,20 @@ class Cursor(DriverCursor):
 
     def comment(self, comment: Any) -> Self:
         """MongoDB's alone; it changes no result."""
-        bson.encode({"": comment})
+        try:
+            bson.encode({"": comment})
+        except REFUSED_LATER as error:
+            return self._with()._refused(error)
         return self._send("comment", comment)
 
     def max_time_ms(self, max_time_ms: int | None) -> Self:
         """MongoDB's alone; on DynamoDB the configured limits apply instead. Raises TypeError as the drivers do."""
         if not isinstance(max_time_ms, int) and max_time_ms is not None:
             raise TypeError(f"max_time_ms must be an integer or None, not {type(max_time_ms)}")
-        check_harmless("max_time_ms", max_time_ms)
+        try:
+            check_harmless("max_time_ms", max_time_ms)
+        except REFUSED_LATER as error:
+            return self._with()._refused(error)
         return self._send("max_time_ms", max_time_ms)
 
     def hint(self, index: Any) -> Self:
@@ -129,6 +141,11 @@ class Cursor(DriverCursor):
         except UnsupportedOperation as refusal:
             return self._pass_on("hint", index, refusal)
         return self._send("hint", index)
+
+    def _refused(self, error: Exception) -> Self:
+        """Makes the first request raise what the driver and the server raise for an option then, and not before."""
+        self._refusal = error
+        return self
 
     def _send(self, name: str, value: Any) -> Self:
         """Gives MongoDB's own request an option that changes no result; None takes it back."""
@@ -232,11 +249,11 @@ class Cursor(DriverCursor):
         """The next document. Raises StopAsyncIteration at the end."""
         return await self.__anext__()
 
-    @at_once
+    @list_method
     async def to_list(self, length: int | None = None) -> list[Any]:
         """The next `length` documents, or all that are left."""
-        if length is not None and length < 0:
-            raise ValueError("length must be non-negative")
+        if self._closed:
+            return []  # whatever the length
         with self._asking():
             return await self._listed(length)
 
@@ -264,6 +281,8 @@ class Cursor(DriverCursor):
             return await self._fetch_page()
 
     async def _fetch_page(self) -> bool:
+        if self._refusal is not None:
+            raise self._refusal
         if self._iterator is None and (hint := self._sent.get("hint")) is not None:
             await self._collection._check_hint("find", hint)
         if self._iterator is None:
@@ -299,7 +318,7 @@ class Cursor(DriverCursor):
     def clone(self) -> Cursor:
         """A new cursor with the same options, at the start."""
         made = Cursor(self._collection, copy.copy(self._query), self._pages, self._present, self._take, self._passing)
-        made._sent, made._flags = self._sent, self._flags
+        made._sent, made._flags, made._refusal = self._sent, self._flags, self._refusal
         return made
 
     def _more(self) -> bool:
@@ -397,11 +416,9 @@ class DocumentCursor(MotorReads):
     async def next(self) -> Any:
         return await self.__anext__()
 
-    @at_once
+    @list_method
     async def to_list(self, length: int | None = None) -> list[Any]:
         """The next `length` documents, or all that are left."""
-        if length is not None and length < 0:
-            raise ValueError("length must be non-negative")
         await self._fetched()
         left = self._left if self._left and not self._closed else []
         return [self._present(left.pop()) for _ in range(len(left) if length is None else min(length, len(left)))]

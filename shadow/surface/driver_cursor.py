@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, NoReturn, Self
@@ -16,9 +17,9 @@ from shadow.model.operation import Query
 from shadow.mongoql.collation import uncollated
 from shadow.stores.mongo.drivers import cursor_class
 from shadow.surface.cursor_delegate import Delegate
-from shadow.surface.futures import begun, driver_kind, is_motor
+from shadow.surface.futures import at_once, begun, driver_kind, is_motor
 
-__all__ = ["Chained", "DriverCursor", "MotorLoop", "MotorReads", "chained", "no_indexing"]
+__all__ = ["Chained", "DriverCursor", "MotorLoop", "MotorReads", "chained", "list_method", "no_indexing"]
 
 _TAILABLE: Final = 2
 _NO_TIMEOUT: Final = 16
@@ -48,6 +49,29 @@ class DriversClass:
         return f"{self.__class__.__name__}(of {self._collection!r})"
 
 
+def list_method(method: Callable[..., Coroutine[Any, Any, list[Any]]]) -> Any:
+    """A cursor's `to_list`, which raises what the driver's raises: Motor's before it gives a future, PyMongo's when it
+    is awaited."""
+
+    @functools.wraps(method)
+    async def to_list(self: Any, length: int | None = None) -> list[Any]:
+        if not is_motor(self._collection) and isinstance(length, int) and length < 1:
+            raise ValueError("to_list() length must be greater than 0")
+        return await method(self, length)
+
+    return at_once(to_list, _check_motors_list)
+
+
+def _check_motors_list(cursor: Any, length: Any = None) -> None:
+    if length is not None:
+        if not isinstance(length, int):
+            raise TypeError(f"length must be an int, not {length!r}")
+        if length < 0:
+            raise ValueError("length must be non-negative")
+    if cursor._is_tailable():
+        raise InvalidOperation("Can't call to_list on tailable cursor")
+
+
 class MotorLoop(DriversClass):
     """Motor's ways to read a cursor, which PyMongo's own do not have."""
 
@@ -58,6 +82,9 @@ class MotorLoop(DriversClass):
     def _take_ready(self) -> Any:
         """The next document of those that were read; None if there is none."""
         raise NotImplementedError
+
+    def _is_tailable(self) -> bool:
+        return False
 
     def _of_motor(self, name: str) -> None:
         """Raises AttributeError for an attribute that PyMongo's own cursors do not have."""
@@ -163,6 +190,7 @@ class DriverCursor(MotorReads):
     _closed: bool
 
     _flags: int = 0
+    _refusal: Exception | None
 
     def _with(self, **changes: Any) -> Self:
         raise NotImplementedError
@@ -188,6 +216,8 @@ class DriverCursor(MotorReads):
 
     def distinct(self, key: str) -> Any:
         """The distinct values at a path among the documents that match; `sort`, `skip` and `limit` do not count."""
+        if self._refusal is not None:
+            return begun(self._collection, _raised(self._refusal))
         filter, collation = uncollated(self._query.filter)
         only = {} if self._query.mongo_only is None else dict(self._query.mongo_only.options)
         given = {
@@ -200,6 +230,8 @@ class DriverCursor(MotorReads):
 
     def explain(self) -> Any:
         """MongoDB's plan. Raises UnsupportedOperation unless it is the primary."""
+        if self._refusal is not None:
+            return begun(self._collection, _raised(self._refusal))
         return begun(self._collection, self._collection._explained(self._query))
 
     # --- options
@@ -246,7 +278,12 @@ class DriverCursor(MotorReads):
 
     def _flags_sent(self) -> int:
         """The flags that the options of `find` have set."""
-        return (_EXHAUST if self._is_exhaust() else 0) | (_NO_TIMEOUT if self._sent.get("no_cursor_timeout") else 0)
+        only = {} if self._query.mongo_only is None else self._query.mongo_only.options
+        sent = (_EXHAUST if self._is_exhaust() else 0) | (_NO_TIMEOUT if self._sent.get("no_cursor_timeout") else 0)
+        return sent | int(only.get("cursor_type") or 0)
+
+    def _is_tailable(self) -> bool:
+        return bool(self._flags & _TAILABLE)
 
     def _is_exhaust(self) -> bool:
         return self._sent.get("cursor_type") == _EXHAUST
@@ -255,6 +292,10 @@ class DriverCursor(MotorReads):
         """As the drivers' cursors, this one has no indexing. Raises IndexError with PyMongo's own client, TypeError
         with Motor."""
         no_indexing(self._collection)
+
+
+async def _raised(error: Exception) -> NoReturn:
+    raise error
 
 
 def _refusal(name: str) -> UnsupportedOperation:

@@ -90,18 +90,20 @@ def is_motor(collection: Any) -> bool:
     return hasattr(driver_kind(collection), "get_io_loop")
 
 
-def at_once(method: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
+def at_once(method: Callable[..., Coroutine[Any, Any, Any]], check: Callable[..., None] | None = None) -> Any:
     """A verb: with PyMongo a coroutine function, which libraries look for; with Motor a function that gives a future of
-    a call that has begun."""
-    return _AtOnce(method)
+    a call that has begun. `check`: what Motor's method raises before it gives a future."""
+    return _AtOnce(method, check)
 
 
 class _AtOnce:
-    def __init__(self, method: Callable[..., Coroutine[Any, Any, Any]]) -> None:
+    def __init__(self, method: Callable[..., Coroutine[Any, Any, Any]], check: Callable[..., None] | None) -> None:
         self._method = method
 
         @functools.wraps(method)
         def begin(self: Any, *arguments: Any, **options: Any) -> Any:
+            if check is not None:
+                check(self, *arguments, **options)
             return begun(getattr(self, "_collection", self), method(self, *arguments, **options))
 
         self._begin = begin

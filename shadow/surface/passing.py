@@ -96,7 +96,7 @@ class PassingArguments(Arguments):
         driver or the command does not have, and for harmless ones of another type."""
         check_options(verb, options)
         for name, value in options.items():
-            check_harmless(name, value)
+            check_harmless(name, value, verb)
             if name in _NEVER and value is not None:
                 raise self.mongo_only.refusal
             if value is not None and name not in HARMLESS:

@@ -9,6 +9,7 @@ import bson
 from pymongo.cursor_shared import CursorType
 from pymongo.errors import InvalidOperation, OperationFailure
 
+from shadow.errors import UnsupportedOperation
 from shadow.model.operation import Hit, Query
 from shadow.model.reads import Aggregate, Count, Distinct
 from shadow.model.server_options import given_in, sending
@@ -16,7 +17,7 @@ from shadow.model.version import Document
 from shadow.mongoql.failures import failure
 from shadow.surface.arguments import Arguments
 from shadow.surface.collection_base import CollectionBase
-from shadow.surface.cursor import Cursor, DocumentCursor
+from shadow.surface.cursor import REFUSED_LATER, Cursor, DocumentCursor
 from shadow.surface.hints import counted_by
 from shadow.surface.stamping import hidden_in
 from shadow.surface.verb_options import check_modify
@@ -59,20 +60,20 @@ class ReadVerbs(CollectionBase):
             raise TypeError(f"filter must be an instance of a mapping, not {type(filter).__name__}")
         _check_exhaust(options, limit)
         # The drivers treat any empty filter as no filter, where `find_one` treats it as an `_id`.
-        query = self._query(
-            "find",
-            filter or None,
-            projection,
-            options,
-            sort=sort,
-            skip=skip,
-            limit=abs(limit),
-        )
-        if isinstance(batch_size, bool):
-            raise failure(14, "BSON field 'batchSize' is the wrong type 'bool'")
-        if isinstance(batch_size, int):
-            bson.encode({"": batch_size})  # an OverflowError of the driver's, for a large one
-        return Cursor(self, query, self._pages, self._present, self._take, self._passing).batch_size(batch_size)
+        later: Exception | None = None
+        query, given = Query({}), {"sort": sort, "skip": skip, "limit": abs(limit)}
+        try:
+            query = self._query("find", filter or None, projection, options, **given)
+            if isinstance(batch_size, bool):
+                raise failure(14, "BSON field 'batchSize' is the wrong type 'bool'")
+            if isinstance(batch_size, int):
+                bson.encode({"": batch_size})  # an OverflowError of the driver's, for a large one
+        except UnsupportedOperation:
+            raise
+        except REFUSED_LATER as error:
+            later, batch_size = error, 0
+        made = Cursor(self, query, self._pages, self._present, self._take, self._passing).batch_size(batch_size)
+        return made if later is None else made._refused(later)
 
     async def count_documents(
         self, filter: Mapping[str, Any] | Any, *, skip: int = 0, limit: int = 0, **options: Any
@@ -114,12 +115,20 @@ class ReadVerbs(CollectionBase):
 
     def aggregate(self, pipeline: Sequence[Mapping[str, Any]], **options: Any) -> DocumentCursor:
         """A cursor over the result of a pipeline. May be awaited first, as with PyMongo's own client, or not."""
-        wanted = self._built(
-            self._door("aggregate", options),
-            lambda take: Aggregate(self._hidden(take, pipeline), take.mongo_only, self._reads),
-        )
+        wanted: Aggregate | Exception
+        try:
+            wanted = self._built(
+                self._door("aggregate", options),
+                lambda take: Aggregate(self._hidden(take, pipeline), take.mongo_only, self._reads),
+            )
+        except UnsupportedOperation:
+            raise
+        except Exception as error:  # the drivers raise everything when the result is awaited, or read
+            wanted = error
 
         async def documents() -> list[Document]:
+            if isinstance(wanted, Exception):
+                raise wanted
             with self._traced("aggregate", (pipeline,)):
                 await self._check_hint("aggregate", options.get("hint"))
                 return list(await self._router.answer(self._name, wanted))

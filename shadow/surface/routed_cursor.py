@@ -9,12 +9,14 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NoReturn, Self
 
+from pymongo.cursor_shared import CursorType
+
 from shadow.model.operation import Verb
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import StoreName
 from shadow.routes.forwarder import Passage
 from shadow.surface.cursor_delegate import Delegate
-from shadow.surface.driver_cursor import DriversClass, MotorLoop, no_indexing
+from shadow.surface.driver_cursor import DriversClass, MotorLoop, list_method, no_indexing
 from shadow.surface.futures import at_once, begun, is_motor
 
 __all__ = ["RoutedAnswer", "RoutedCursor"]
@@ -78,11 +80,16 @@ class RoutedCursor(MotorLoop):
         """The next document. Raises StopAsyncIteration at the end."""
         return await self.__anext__()
 
-    @at_once
+    @list_method
     async def to_list(self, length: int | None = None) -> list[Any]:
         """The next documents, or all remaining ones."""
         found = await self._first(lambda: self._inner.to_list(length))
         return list(self._collection._all_unstamped(found))
+
+    def _is_tailable(self) -> bool:
+        if self._passage is Passage.VERSIONED or self._inner is None:
+            return self._inner is not None and bool(self._inner._is_tailable())
+        return bool(self._inner._query_flags() & CursorType.TAILABLE)
 
     async def _ready(self) -> bool:
         return bool(await self._first(lambda: self._inner.fetch_next))
@@ -194,6 +201,9 @@ class RoutedAnswer(DriversClass):
 
     _command = True
 
+    def _is_tailable(self) -> bool:
+        return False
+
     def __init__(
         self,
         collection: Any,
@@ -248,7 +258,7 @@ class RoutedAnswer(DriversClass):
         """The next document. Raises StopAsyncIteration at the end."""
         return await self.__anext__()
 
-    @at_once
+    @list_method
     async def to_list(self, length: int | None = None) -> list[Any]:
         """The next documents, or all remaining ones."""
         found = await self._ask(lambda: self._inner.to_list(length))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import bson
+from bson import Decimal128
 from pymongo.collation import Collation
 from pymongo.cursor_shared import CursorType
 
@@ -57,52 +58,104 @@ _NOT_NONE: Final = frozenset({"allow_partial_results", "no_cursor_timeout", "opl
 _CURSOR_TYPES: Final = (
     CursorType.NON_TAILABLE, CursorType.TAILABLE, CursorType.TAILABLE_AWAIT, CursorType.EXHAUST,
 )  # fmt: skip
+
 _READ_CONCERNS: Final = ("local", "majority", "linearizable", "available", "snapshot")
 _OF_READ_CONCERN: Final = frozenset({"level", "afterOpTime", "afterClusterTime", "atClusterTime", "provenance"})
 
 _MOST: Final = 2**63 - 1
+_WRONG_TYPE: Final = 14
+_FAILED_TO_PARSE: Final = 9
 
 
 def _is_flag(value: Any) -> bool:
     return isinstance(value, bool)
 
 
+def _is_flag_or_none(value: Any) -> bool:
+    return value is None or isinstance(value, bool)
+
+
 def _is_number_or_flag(value: Any) -> bool:
-    return isinstance(value, bool | int | float) and abs(value) <= _MOST
+    return value is None or isinstance(value, bool | int | float | Decimal128)
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST
+def _is_await_time(value: Any) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST)
 
 
-def _is_small_count(value: Any) -> bool:
-    return _is_count(value) and value < 2**31
-
-
-_TYPES: Final[Mapping[str, Callable[[Any], bool]]] = {
-    "allowDiskUse": _is_flag,
-    "allow_disk_use": lambda value: value is None or _is_flag(value),
-    "batchSize": _is_small_count,
-    "bypassDocumentValidation": _is_number_or_flag,
-    "bypass_document_validation": lambda value: value is None or _is_number_or_flag(value),
-    "cursor": lambda value: isinstance(value, Mapping),
-    "maxTimeMS": lambda value: isinstance(value, bool | int | float | str) and _fits(value),
-    "max_time_ms": lambda value: value is None or _fits(value),
-    "maxAwaitTimeMS": lambda value: value is None or _is_small_count(value),
-    "no_cursor_timeout": _is_flag,
-    "ordered": lambda value: value is None or _is_flag(value),
+_TYPES: Final[Mapping[str, tuple[Callable[[Any], bool], int]]] = {
+    "allowDiskUse": (_is_flag, _WRONG_TYPE),
+    "bypassDocumentValidation": (_is_number_or_flag, _WRONG_TYPE),
+    "bypass_document_validation": (_is_number_or_flag, _WRONG_TYPE),
+    "ordered": (_is_flag_or_none, _WRONG_TYPE),
 }
-"""Accepted types of options that change no result. For another type, the server's error or an oversight."""
+"""What the server takes for options that change no result, and the code of its error for anything else."""
+_FLAGS: Final = frozenset({"allow_disk_use", *_NOT_NONE})
+"""Options of `find` that the driver itself looks at."""
 
 
-def _fits(value: Any) -> bool:
-    return not isinstance(value, int) or abs(value) <= _MOST
+def _check_value(verb: str, name: str, value: Any) -> None:
+    """Raises for an option that changes no result, and has a value that is not one of it: the driver's errors for what
+    it looks at or cannot send, otherwise the server's."""
+    if name in _FLAGS and not (isinstance(value, bool) or (value is None and name not in _NOT_NONE)):
+        raise TypeError(f"{name} must be True or False, was: {name}={value}")
+    if name == "comment":
+        bson.encode({"": value})
+    elif name == "batchSize" and verb == "aggregate":
+        _check_batch_size(value)
+    elif name in _TYPES:
+        fits, code = _TYPES[name]
+        bson.encode({"": value})
+        if not fits(value):
+            raise failure(code, f"BSON field '{verb}.{name}' is the wrong type '{type(value).__name__}'")
+    elif (name == "cursor" and not isinstance(value, Mapping)) or (
+        name == "maxAwaitTimeMS" and not _is_await_time(value)
+    ):
+        raise UnsupportedOperation(f"{verb}({name}=...)", f"it takes no {type(value).__name__} of this kind")
+
+
+def _check_batch_size(value: Any) -> None:
+    if isinstance(value, str):
+        raise ValueError("The value of batchSize must be an integer")
+    if value is not None and not isinstance(value, int):
+        raise TypeError(f"Wrong type for batchSize, value must be an integer, not {type(value)}")
+    if value is not None and value < 0:
+        raise ValueError("The value of batchSize must be a non negative integer")
+    bson.encode({"": value})
+    if isinstance(value, bool):
+        raise failure(_WRONG_TYPE, "BSON field 'cursor.batchSize' is the wrong type 'bool'")
+
+
+def _check_sent_raw(verb: str, name: str, value: Any) -> None:
+    """Options that drivers send as they are given, whose form the server is the first to look at. Raises its error."""
+    if name == "readConcern":
+        bson.encode({"": value})
+        _check_read_concern(verb, value)
+    elif name == "collation" and verb == "estimated_document_count" and not isinstance(value, Mapping | Collation):
+        bson.encode({"": value})
+        if value is not None:
+            raise failure(_WRONG_TYPE, f"BSON field 'count.collation' is the wrong type '{type(value).__name__}'")
+
+
+def _check_read_concern(verb: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        # `aggregate` is a typed command, which other types do not reach
+        typed = verb in ("aggregate", "count_documents") and value is not None
+        code = _WRONG_TYPE if typed else _FAILED_TO_PARSE
+        raise failure(code, f"readConcern field should be an object, not {type(value).__name__}")
+    for name, each in value.items():
+        if name not in _OF_READ_CONCERN:
+            raise failure(72, f"Unrecognized option in readConcern: {name}")
+        if name == "level" and not isinstance(each, str):
+            raise failure(_WRONG_TYPE, f"the name of a read concern is a string, not {type(each).__name__}")
+        if name == "level" and each not in _READ_CONCERNS:
+            raise failure(_FAILED_TO_PARSE, f"a read concern is one of {', '.join(_READ_CONCERNS)}")
 
 
 def check_options(verb: str, options: Mapping[str, Any]) -> None:
     """Raises TypeError for a name that the driver does not accept, ValueError for no kind of cursor,
-    UnsupportedOperation for a name that the server's command does not have and for a value of another type, the
-    server's errors, `bson.errors.InvalidDocument` and OverflowError for what no driver can send."""
+    UnsupportedOperation for a name that the server's command does not have, what driver and server raise for a value of
+    another type, `bson.errors.InvalidDocument` and OverflowError for a value that no driver can send."""
     for name, value in options.items():
         if name not in _named(verb):
             if verb not in FIELDS:
@@ -111,39 +164,10 @@ def check_options(verb: str, options: Mapping[str, Any]) -> None:
                 raise UnsupportedOperation(f"{verb}({name}=...)", "the server's command has no such field")
         if name == "hint" and value is None and verb in _FORWARD_NO_HINT:
             raise UnsupportedOperation(f"{verb}(hint=None)", "the driver forwards it, and the server refuses it")
-        if value is None and name in _NOT_NONE:
-            raise TypeError(f"{name} must be True or False, was: {name}=None")
         if name == "cursor_type" and (isinstance(value, bool) or value not in _CURSOR_TYPES):
             raise ValueError("not a valid value for cursor_type")
+        _check_value(verb, name, value)
         _check_sent_raw(verb, name, value)
-        if name in _TYPES and not _TYPES[name](value):
-            raise UnsupportedOperation(f"{verb}({name}=...)", f"it takes no {type(value).__name__} of this kind")
-
-
-def _check_sent_raw(verb: str, name: str, value: Any) -> None:
-    """Options that drivers send as they are given. Raises what BSON cannot hold, and the server's errors."""
-    if name in ("comment", "readConcern"):
-        bson.encode({"": value})
-    if name == "readConcern":
-        _check_read_concern(verb, value)
-    elif name == "collation" and verb == "estimated_document_count" and not isinstance(value, Mapping | Collation):
-        bson.encode({"": value})
-        if value is not None:
-            raise failure(14, f"BSON field 'count.collation' is the wrong type '{type(value).__name__}'")
-
-
-def _check_read_concern(verb: str, value: Any) -> None:
-    if not isinstance(value, Mapping):
-        # `aggregate` is a typed command, which other types do not reach
-        code = 14 if verb in ("aggregate", "count_documents") and value is not None else 9
-        raise failure(code, f"readConcern field should be an object, not {type(value).__name__}")
-    for name, each in value.items():
-        if name not in _OF_READ_CONCERN:
-            raise failure(72, f"Unrecognized option in readConcern: {name}")
-        if name == "level" and not isinstance(each, str):
-            raise failure(14, f"the name of a read concern is a string, not {type(each).__name__}")
-        if name == "level" and each not in _READ_CONCERNS:
-            raise failure(9, f"a read concern is one of {', '.join(_READ_CONCERNS)}")
 
 
 def check_let(verb: str, let: Any) -> None:

@@ -35,9 +35,6 @@ OTHERWISE: Final = frozenset({
     ("drop_indexes", "comment"),  # difference 510; `rename` is refused over two stores
 })  # fmt: skip
 
-TAILABLE: Final = frozenset({("find", 2), ("find", 34)})
-"""Motor's own `to_list` refuses a tailable cursor; over two stores the server does, with another class."""
-
 
 def every_call() -> Iterator[Call]:
     yield from calls()
@@ -73,8 +70,6 @@ async def test_no_argument_is_refused_that_the_driver_takes(
         bare = client[f"{shadow.name}bare"]["things"]
         for call in sorted(every_call(), key=lambda each: each.verb):
             if OTHERWISE & {(call.verb, name) for name in (*call.options, "")}:
-                continue
-            if driver == "motor" and (call.verb, call.options.get("cursor_type")) in TAILABLE:
                 continue
             if verb != call.verb:
                 for target in (bare, shadow["things"]):

@@ -307,6 +307,37 @@ async def test_the_flags_of_a_cursor_are_its_options(shadow: Shadow) -> None:
         assert len(await partial.to_list(None)) == 3
 
 
+async def listed(cursor: Any, length: Any) -> Any:
+    """What `to_list` answers, or the class of its error and whether the call itself raised it."""
+    made = None
+    try:
+        made = cursor.to_list(length)
+        return len(await made)
+    except Exception as error:
+        return type(error), made is None
+
+
+@pytest.mark.parametrize("length", [None, 0, -1, 1, 7, True, False, "x", [1]], ids=repr)
+async def test_a_list_of_any_length_is_answered_as_by_the_driver(
+    shadow: Shadow, driver: str, mongo_url: str, length: Any
+) -> None:
+    bare = connect(mongo_url, driver)[f"{shadow.name}bare"]["things"]
+    try:
+        await bare.insert_many([dict(each) for each in DOCUMENTS])
+        for kind in ("find", "aggregate"):
+            for closed in (False, True) if kind == "find" else (False,):
+                seen = []
+                for collection in (bare, shadow["things"]):
+                    cursor = await awaited(collection.find() if kind == "find" else collection.aggregate([]))
+                    if closed:
+                        await cursor.close()
+                    seen.append(await listed(cursor, length))
+                assert seen[0] == seen[1], (kind, closed)
+    finally:
+        await awaited(bare.database.client.drop_database(bare.database))
+        await awaited(bare.database.client.close())
+
+
 async def test_motors_ways_to_read(shadow: Shadow, driver: str) -> None:
     if driver == "pymongo":
         assert not hasattr(shadow["things"].find(), "fetch_next") or not flipped(shadow)
