@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import aioboto3
 
 from shadow.model.schema import CollectionSpec
+from shadow.model.version import Image
+from shadow.mongoql.expiry import live
 from shadow.stores.dynamo.client.gateway import Gateway
 from shadow.stores.dynamo.client.settings import DynamoSettings
 from shadow.stores.dynamo.client.streams import StreamClient
 from shadow.stores.dynamo.context import DEFAULTS, DynamoContext
-from shadow.stores.dynamo.items.codec import Codec
+from shadow.stores.dynamo.items import unique
+from shadow.stores.dynamo.items.codec import Codec, Encoded
 from shadow.stores.dynamo.query.reads import CollectionTable, Reader
 from shadow.stores.dynamo.tables.constraints import Constraints
 from shadow.stores.dynamo.tables.manager import TableManager
@@ -88,9 +91,29 @@ class DynamoAccess:
             "table_prefix": self._settings.table_prefix,
         }
 
-    async def _found(self, table: CollectionTable, key_text: str) -> FoundItem:
+    def table_of(self, collection: str) -> CollectionTable:
+        """The table of a collection."""
+        return self._table(collection)
+
+    async def found(self, table: CollectionTable, key_text: str) -> FoundItem:
+        """What a key holds."""
         item = await self._reader.get(table, key_text)
         return FoundItem(item, await self._reader.image(table, item))
+
+    async def encoded(self, table: CollectionTable, key_text: str, image: Image, op_id: str) -> Encoded | None:
+        """The stored form of an image; None for one that is nothing."""
+        return await self._writer.encode(table, key_text, image, op_id)
+
+    async def owners(self, table: CollectionTable, names: Sequence[str]) -> dict[str, str]:
+        """The documents that hold these unique values, and have not expired, by their items: the texts of both
+        keys."""
+        items = await self._reader.get_many(table, names)
+        owners = {name: unique.owner_of(item, table.spec.reserved) for name, item in items.items()}
+        heads = await self._reader.get_many(table, set(owners.values()))
+        images = {text: await self._reader.image(table, head) for text, head in heads.items()}
+        expiry = table.spec.expiry
+        held = {text: unique.claims(table.spec, live(expiry, image).document) for text, image in images.items()}
+        return {name: owner for name, owner in owners.items() if name in held.get(owner, {})}
 
 
 def _without_credentials(url: str) -> str:

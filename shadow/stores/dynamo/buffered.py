@@ -4,7 +4,7 @@ until the commit."""
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from shadow.model.bounds import check_outcome
 from shadow.model.operation import Applied, Change, Hit, Insert, Query
@@ -14,12 +14,10 @@ from shadow.mongoql import cached_pipeline
 from shadow.mongoql.expiry import live
 from shadow.stores.dynamo.items import keys, unique
 from shadow.stores.dynamo.query.reads import CollectionTable
+from shadow.stores.dynamo.reads import DynamoReads
 from shadow.stores.dynamo.write.buffer import Buffer, BufferedWrite
 from shadow.stores.dynamo.write.changes import computation
 from shadow.stores.memory import MemoryStore
-
-if TYPE_CHECKING:
-    from shadow.stores.dynamo.store import DynamoStore
 
 __all__ = ["BufferedStore"]
 
@@ -29,7 +27,7 @@ class BufferedStore:
 
     name = StoreName.DYNAMO
 
-    def __init__(self, store: DynamoStore, buffer: Buffer) -> None:
+    def __init__(self, store: DynamoReads, buffer: Buffer) -> None:
         self._store = store
         self._buffer = buffer
 

@@ -55,7 +55,7 @@ class DynamoPrimary(DynamoAccess):
     async def guard(self, collection: str, change: Update | Replace) -> tuple[UpsertGuard | None, Key]:
         table, name = self._table(collection), guard_key(change.filter)
         item = await self._reader.get(table, name)
-        found = NOTHING if item is None else await self._found(table, last_inserted(table, item))
+        found = NOTHING if item is None else await self.found(table, last_inserted(table, item))
         seen = live(table.spec.expiry, found.image)
         matches = seen.present and cached_filter(change.filter).matches(whole(seen))
         return guard_of(table, name, item), whole(seen)["_id"] if matches else ANY
@@ -67,7 +67,7 @@ class DynamoPrimary(DynamoAccess):
         if isinstance(change, Insert):
             return await self._apply(table, text, change, compute, op_id, NOTHING)
         async with self._turns.turn((table.name, text)):
-            found = await self._found(table, text)
+            found = await self.found(table, text)
             return await self._apply(table, text, change, compute, op_id, found)
 
     async def _apply(

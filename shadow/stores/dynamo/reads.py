@@ -156,7 +156,7 @@ class DynamoReads(DynamoAccess):
         return found
 
     async def image(self, collection: str, key: Key) -> Image:
-        return (await self._found(self._table(collection), keys.key_text(key))).image
+        return (await self.found(self._table(collection), keys.key_text(key))).image
 
     async def images(self, collection: str, keys_: Sequence[Key]) -> list[Image]:
         table = self._table(collection)

@@ -38,7 +38,7 @@ class DynamoSecondary(DynamoAccess):
         if isinstance(write.pre, Version):
             request = direct_request(table, text, write.change, write.op_id, write.pre)
             if request is None:
-                found = await self._found(table, text)
+                found = await self.found(table, text)
             else:
                 tried = await self._replay_directly(table, text, request, compute)
                 if isinstance(tried, Image):
@@ -71,7 +71,7 @@ class DynamoSecondary(DynamoAccess):
         except ConditionFailed as failed:
             return FoundItem(failed.item, await self._reader.image(table, failed.item))
         except WriteError:
-            return await self._found(table, text)
+            return await self.found(table, text)
         before = table.codec.decode(answer["Attributes"])
         if not is_readable(before.document) and isinstance(before.state, Version):
             return Image(before.state.next(), before.document)  # applied, and still unreadable
@@ -88,7 +88,7 @@ class DynamoSecondary(DynamoAccess):
         after = Image(Tombstone(change.tombstone))
         if not table.spec.unique and names_only_key(change.filter):
             return await self._follow(table, text, (write.pre, ABSENT), NOTHING, after, write.op_id)
-        found = await self._found(table, text)
+        found = await self.found(table, text)
         if found.image.state == after.state:
             return after
         if found.image.state not in (write.pre, ABSENT):
@@ -160,7 +160,7 @@ class DynamoSecondary(DynamoAccess):
         text = keys.key_text(key)
         found, wanted = NOTHING, cast(Expected, expected)
         if isinstance(expected, Unknown) or (table.spec.unique and expected != ABSENT):
-            found = await self._found(table, text)
+            found = await self.found(table, text)
             if found.image.state != expected:
                 return False
             wanted = expected_of(found) if isinstance(expected, Unknown) else expected
