@@ -17,9 +17,9 @@ from shadow.stores.dynamo.context import DEFAULTS, DynamoContext
 from shadow.stores.dynamo.items import unique
 from shadow.stores.dynamo.items.codec import Codec, Encoded
 from shadow.stores.dynamo.query.reads import CollectionTable, Reader
-from shadow.stores.dynamo.tables.constraints import Constraints
 from shadow.stores.dynamo.tables.manager import TableManager
 from shadow.stores.dynamo.write.buffer import Committer
+from shadow.stores.dynamo.write.constraints import Constraints
 from shadow.stores.dynamo.write.inserts import Inserter
 from shadow.stores.dynamo.write.replays import Replays
 from shadow.stores.dynamo.write.sweeping import Sweeper

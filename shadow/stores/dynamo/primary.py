@@ -29,8 +29,9 @@ from shadow.stores.dynamo.client.errors import outcome_unknown
 from shadow.stores.dynamo.client.gateway import ConditionFailed
 from shadow.stores.dynamo.client.limits import RANGE_LIMIT
 from shadow.stores.dynamo.items import keys, unique
+from shadow.stores.dynamo.items.codec import whole
 from shadow.stores.dynamo.query.reads import CollectionTable
-from shadow.stores.dynamo.write.changes import Computation, computation, whole
+from shadow.stores.dynamo.write.changes import Computation, computation
 from shadow.stores.dynamo.write.upserts import guard_key, guard_of, last_inserted
 from shadow.stores.dynamo.write.writes import NOTHING, FoundItem, expected_of
 

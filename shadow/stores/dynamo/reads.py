@@ -21,13 +21,14 @@ from shadow.mongoql import Filter, cached_filter, cached_pipeline, cached_projec
 from shadow.mongoql.values_at import distinct_values
 from shadow.stores.dynamo.access import DynamoAccess
 from shadow.stores.dynamo.items import keys
+from shadow.stores.dynamo.items.codec import whole
 from shadow.stores.dynamo.query.fetching import Fetch, fetch_of, looked_at
 from shadow.stores.dynamo.query.joins import partners
 from shadow.stores.dynamo.query.ordered import first_in_order
 from shadow.stores.dynamo.query.ordering import ordered_plan
 from shadow.stores.dynamo.query.plan import ScanPlan, goes_by_index, plan
 from shadow.stores.dynamo.query.reads import CollectionTable
-from shadow.stores.dynamo.write.changes import depends, matcher, whole
+from shadow.stores.dynamo.write.changes import depends, matcher
 
 __all__ = ["DynamoReads"]
 

@@ -24,6 +24,7 @@ from botocore.retries.standard import RetryEventAdapter, ThrottlingErrorDetector
 
 from shadow.host.tasks import begin
 from shadow.stores.calls import LEAST_PATIENCE, Calls, let_go
+from shadow.stores.dynamo.client.attributes import Item
 from shadow.stores.dynamo.client.errors import translate
 from shadow.stores.dynamo.client.pace import RequestPace, in_time
 from shadow.stores.dynamo.client.parser import ParserFactory
@@ -31,7 +32,6 @@ from shadow.stores.dynamo.client.serializer import patch_serializer
 from shadow.stores.dynamo.client.settings import DynamoSettings
 from shadow.stores.dynamo.client.wire import OPERATIONS, Wire
 from shadow.stores.dynamo.context import DEFAULTS, DynamoContext
-from shadow.stores.dynamo.items.codec import Item
 
 __all__ = ["Cancelled", "ConditionFailed", "Gateway", "config_of", "session_of"]
 

@@ -70,7 +70,7 @@ from shadow.stores.dynamo.items.values import (
     unescaped,
 )
 
-__all__ = ["STAMP", "BodyParts", "Codec", "Encoded", "Item", "item_size"]
+__all__ = ["STAMP", "BodyParts", "Codec", "Encoded", "Item", "item_size", "whole"]
 
 PART_BYTES: Final = 390_000
 BSON_LIMIT: Final = 16 * 1024 * 1024
@@ -421,6 +421,12 @@ class Codec:
         if fault:
             raise ValueError(fault)
         return key
+
+
+def whole(image: Image) -> Document:
+    """The document of an image that has one."""
+    assert image.document is not None
+    return image.document
 
 
 def _unpacked(body: bytes) -> bytes:

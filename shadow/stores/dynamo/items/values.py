@@ -21,6 +21,7 @@ from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, Int64, MaxKey, Min
 from shadow.model.stored import document_of
 from shadow.model.values import CANONICAL, is_reference, reference
 from shadow.model.version import Document
+from shadow.stores.dynamo.client.attributes import Attribute, Item
 from shadow.stores.dynamo.client.limits import NAME_LIMIT
 from shadow.stores.dynamo.items import keys
 
@@ -38,11 +39,6 @@ __all__ = [
     "ordered_names",
     "unescaped",
 ]
-
-Attribute: TypeAlias = dict[str, Any]
-"""One AttributeValue in wire form, e.g. {"N": "5"}."""
-
-Item: TypeAlias = dict[str, Attribute]
 
 _FEW_NAMES: Final = 32
 """Documents with up to this many fields have their order cached."""

@@ -13,12 +13,11 @@ from typing import Any, Final
 from shadow.model.version import Document, Image
 from shadow.stores.dynamo.client.limits import at_most
 from shadow.stores.dynamo.items import keys
-from shadow.stores.dynamo.items.codec import Item
+from shadow.stores.dynamo.items.codec import Item, whole
 from shadow.stores.dynamo.query.fetching import Fetch
 from shadow.stores.dynamo.query.ordering import KeyTextKind, OrderedPlan, doubt, kind_of
 from shadow.stores.dynamo.query.plan import KeyRange
 from shadow.stores.dynamo.query.reads import CollectionTable, Reader
-from shadow.stores.dynamo.write.changes import whole
 
 __all__ = ["first_in_order"]
 

@@ -14,9 +14,10 @@ from shadow.mongoql.references import in_order
 from shadow.mongoql.updates import check_upsert
 from shadow.mongoql.upserts import replaced
 from shadow.stores.dynamo.client.errors import duplicate_key
+from shadow.stores.dynamo.items.codec import whole
 from shadow.stores.dynamo.query.fetching import top_level_fields
 
-__all__ = ["Computation", "computation", "depends", "matcher", "names_only_key", "whole"]
+__all__ = ["Computation", "computation", "depends", "matcher", "names_only_key"]
 
 Computation: TypeAlias = Callable[[Image], Image | None]
 """From the image before a change to the image after it; None where the filter matches nothing."""
@@ -115,9 +116,3 @@ def depends(fields: frozenset[str] | None, document: Damaged) -> bool:
 def names_only_key(filter: Document) -> bool:
     """Whether a filter selects one `_id` and nothing else."""
     return list(filter) == ["_id"] and not isinstance(filter["_id"], dict)
-
-
-def whole(image: Image) -> Document:
-    """The document of an image that has one."""
-    assert image.document is not None
-    return image.document

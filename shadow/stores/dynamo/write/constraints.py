@@ -19,8 +19,8 @@ from shadow.model.values import type_name
 from shadow.model.version import Image, Key, Unknown
 from shadow.stores.dynamo.client.gateway import ConditionFailed, Gateway
 from shadow.stores.dynamo.items import keys, unique
+from shadow.stores.dynamo.items.codec import whole
 from shadow.stores.dynamo.query.reads import CollectionTable, Reader
-from shadow.stores.dynamo.write.changes import whole
 from shadow.stores.dynamo.write.writes import Writer
 
 __all__ = ["Constraints"]
