@@ -39,6 +39,7 @@ from shadow.stores.dynamo.client.wire import OPERATIONS, Wire
 from shadow.stores.dynamo.tables.policy import Use, iam_policy
 from shadow.stores.dynamo.tables.spec import TableDefinition, collection_table, plain_table
 from tests.support.migration import OpenJobs
+from tests.support.pair import until
 
 LARGE = random.Random(1).randbytes(500_000)
 
@@ -309,6 +310,8 @@ async def test_jobs_have_the_rights_that_they_use(site: Site, recorder: Recorder
     settings = site.settings()
     async with quietly(recorder, settings) as other:
         await other.prepare()
+        # It begins with writes to one store, unless the control store answers at once.
+        await until(lambda: all(each.dual_write for each in other._engine.routes().values()))
         for name in COLLECTIONS:
             await other[name].insert_one({"_id": "gone", "email": "gone"})
             await other[name].delete_one({"_id": "gone"})

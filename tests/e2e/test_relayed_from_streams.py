@@ -291,6 +291,24 @@ def switched_off_and_on(site: Site) -> None:
     hand.client.update_table(TableName=hand.table, StreamSpecification=specified)
 
 
+async def reads_the_new_stream(site: Site) -> None:
+    """Returns when what is noted is of the table's present stream. A relay that sees the table while it has none says
+    that twice: of the stream that has ended, and of the one that has begun meanwhile."""
+
+    def noted() -> bool:
+        hand = Bare(site)
+        present = hand.client.describe_table(TableName=hand.table)["Table"]["LatestStreamArn"]
+        records = SqliteRecords(control_file(site))
+        held = records.get("relay/dynamo")
+        records.close()
+        cursor = None if held is None else held.value["value"].get("cursor")
+        return cursor is not None and [each["arn"] for each in cursor["streams"]] == [present]
+
+    async with asyncio.timeout(90):
+        while not await asyncio.to_thread(noted):  # noqa: ASYNC110 - nobody tells when it is noted
+            await asyncio.sleep(0.1)
+
+
 def moved(site: Site, change: Callable[[list[Any]], list[Any]]) -> None:
     """Changes the place in the stream that the next process begins at."""
     records = SqliteRecords(control_file(site))
@@ -321,6 +339,7 @@ async def test_where_the_stream_does_not_tell_every_write_the_collection_is_unve
         await level(site)
         await asyncio.to_thread(switched_off_and_on, site)
         await becomes_unverified(shadow)
+        await reads_the_new_stream(site)
         await trust(shadow)
         await bare(site, lambda hand: hand.insert("second"))
         await level(site)

@@ -68,7 +68,7 @@ async def test_a_clock_that_is_set_neither_ends_an_intent_nor_keeps_it(
     clock = SteppedClock(tmp_path / "clock")
     there, go = tmp_path / "there", tmp_path / "go"
     async with site.shadow() as shadow:
-        await shadow.prepare()
+        await site.prepared(shadow)
         writer = spawn(write_and_wait, site, str(clock.path), str(there), str(go))
         try:
             await until(there.exists, 90)
@@ -103,7 +103,7 @@ async def test_the_death_of_a_process_whose_clock_is_far_off_is_noticed(
     clock.step(apart)
     there, go = tmp_path / "there", tmp_path / "go"
     async with site.shadow() as shadow:
-        await shadow.prepare()
+        await site.prepared(shadow)
         writer = spawn(write_and_wait, site, str(clock.path), str(there), str(go))
         await until(there.exists, 90)
         writer.kill()

@@ -68,7 +68,7 @@ async def test_what_a_killed_process_left_is_healed_by_another(
 ) -> None:
     site = keep(site).but(limits={"operation": 3.0})
     async with site.shadow() as shadow:
-        await shadow.prepare()
+        await site.prepared(shadow)
         await shadow[COLLECTION].insert_one({"_id": "inc", "n": 0})
         await site.level(shadow)
     log = tmp_path / "inc.log"
@@ -95,7 +95,7 @@ async def test_two_processes_that_recover_at_once_heal_each_key_once(
             journal=f"{site.mongo_url.partition('?')[0]}{site.database}?journal=intents&directConnection=true"
         )
     async with site.shadow() as shadow:
-        await shadow.prepare()
+        await site.prepared(shadow)
     away = f"127.0.0.1:{closed_port()}"
     broken = (
         site.but(dynamo_url=f"http://{away}")
@@ -130,7 +130,7 @@ async def test_without_the_journal_the_primary_is_not_asked_and_with_it_again_al
         proxy = new_proxy(site.dynamo_url)
         site = in_dynamo(site).but(dynamo_url=proxy.url)
     async with site.shadow() as shadow:
-        await shadow.prepare()
+        await site.prepared(shadow)
         await shadow[COLLECTION].insert_one({"_id": "before"})
         await until(lambda: not shadow._engine.runtime().at_work, SOON)
         proxy.set(fault)
@@ -166,7 +166,7 @@ async def test_processes_that_write_the_same_keys_leave_both_stores_equal(
     """Each `Shadow` has a journal, and so a client and an owner, of its own."""
     site = keep(site)
     shadows = [site.shadow() for _ in range(3)]
-    await shadows[0].prepare()
+    await site.prepared(shadows[0])
 
     async def write(shadow: Any) -> None:
         for number in range(30):
@@ -188,7 +188,7 @@ async def test_processes_that_write_the_same_keys_leave_both_stores_equal(
 async def test_killed_at_random_under_load(site: Site, tmp_path: Path, keep: Callable[[Site], Site]) -> None:
     site = keep(site).but(limits={"operation": 6.0})
     async with site.shadow() as shadow:
-        await shadow.prepare()
+        await site.prepared(shadow)
     logs: list[Path] = []
     for _ in range(6):
         mine = [tmp_path / f"{len(logs) + n}.log" for n in range(2)]
@@ -229,7 +229,7 @@ def test_one_shadow_over_a_journal_on_a_server_serves_event_loops_one_after_the_
 
     async def task(number: int) -> None:
         if not number:
-            await shadow.prepare()
+            await site.prepared(shadow)
         await shadow[COLLECTION].insert_one({"_id": number})
 
     async def end() -> None:

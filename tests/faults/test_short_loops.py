@@ -24,7 +24,7 @@ async def place(request: pytest.FixtureRequest, site: Site) -> Site:
     }[request.param]
     made = site.but(journal=journal, phase="shadow", limits={"operation": 120.0, "recover_every": 0.1})
     async with made.shadow() as shadow:
-        await shadow.prepare()
+        await made.prepared(shadow)
     return made
 
 

@@ -113,7 +113,7 @@ async def test_a_write_that_goes_on_after_its_intent_was_forgotten(
     async with site.shadow() as shadow:
         await shadow.prepare()
         with ended(spawn(write_and_stop, site, stop, die, str(log))) as process:
-            await until(lambda: log.exists() and "stopped" in log.read_text() and is_stopped(process), 90)
+            await until(lambda: log.exists() and "stopped" in log.read_text() and is_stopped(process), 200)
             # The intent is taken for orphaned, its key healed, the entry gone: nothing protects the write any more.
             assert await shadow.settled(90)
             os.kill(process.pid or 0, signal.SIGCONT)

@@ -84,6 +84,14 @@ class Site:
     def shadow(self, reach: Failpoints = no_failpoint) -> Shadow:
         return Shadow(self.settings(), reach=reach)
 
+    async def prepared(self, shadow: Shadow, timeout: float = 90.0) -> None:
+        """Creates what is missing, and returns when the process writes to both stores. It begins with one, unless the
+        control store answers at once."""
+        await shadow.prepare()
+        async with asyncio.timeout(timeout):
+            while not shadow._engine.routes()[self.collection].dual_write:  # noqa: ASYNC110 - routes wake nobody
+                await asyncio.sleep(0.01)
+
     def but(self, **changes: Any) -> Site:
         return dataclasses.replace(self, **changes)
 
@@ -103,7 +111,8 @@ class Site:
     async def level(self, shadow: Shadow, timeout: float = 90.0) -> None:
         """Everything has been followed and healed, the journal is empty, and both stores are equal."""
         assert await shadow.settled(timeout), (await shadow.admin.status())["journal"]
-        assert await self.disagreements() == []
+        apart = await self.disagreements()
+        assert apart == [], (apart, (await shadow.admin.status())["journal"])
 
     @staticmethod
     def digest(key: Key) -> str:

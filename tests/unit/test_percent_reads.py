@@ -161,12 +161,14 @@ async def test_the_primary_answers_where_the_secondary_fails(pair: Pair, name: s
 async def test_the_primary_answers_within_the_bound_where_the_secondary_hangs(tmp_path: Path, name: str) -> None:
     pair = await opened(tmp_path, limits=PATIENT.model_copy(update={"routed_read": 0.05}), shadow_reads=0.0)
     right = await READS[name](pair.things)
+    was_slow = pair.report.answered_by[StoreName.MONGO, Routed.SLOW]
     pair.secondary.on_all(hang)
     started = time.monotonic()
     async with asyncio.timeout(20):
         assert await READS[name](pair.things) == right
     assert time.monotonic() - started >= 0.05
-    assert pair.report.answered_by[StoreName.MONGO, Routed.SLOW] == 1
+    # What was asked to know the right answer may have been as slow, on a busy machine.
+    assert pair.report.answered_by[StoreName.MONGO, Routed.SLOW] == 1 + was_slow
     await pair.__aexit__()
 
 

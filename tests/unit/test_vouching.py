@@ -46,7 +46,7 @@ class Store:
 
 
 class Site:
-    def __init__(self, records: SqliteRecords, error: Exception | None) -> None:
+    def __init__(self, records: SqliteRecords, error: Exception | None, patience: float = 0.05) -> None:
         self.faults: list[str] = []
         store = Store(error)
         self.vouching = Vouching(
@@ -57,7 +57,7 @@ class Site:
                 stores=lambda: {"mongo": store},
                 both=lambda: ["things"],
                 interrupt=self._interrupt,
-                patience=0.05,
+                patience=patience,
                 on_fault=lambda error: self.faults.append(type(error).__name__),
             )
         )
@@ -85,7 +85,7 @@ async def test_what_a_store_or_the_journal_raises_is_reported_and_stops_nothing(
 
 
 async def test_a_store_that_does_not_answer_is_silent_and_no_fault(records: SqliteRecords) -> None:
-    hanging = Site(records, None)
+    hanging = Site(records, None, patience=0.3)
     assert await hanging.vouching.tokens(["things"]) == set()
     assert hanging.faults == ["JournalError"]
     assert hanging.vouching.silent == {"the journal", "things"}
