@@ -88,6 +88,8 @@ class OutOfBandHealth:
     """Seconds that the relay is behind; below 0: none is configured."""
     unrelayed: str = ""
     """Why nothing is relayed, though it is configured."""
+    unrelayed_after: str = field(default="", metadata={"optional": True})
+    """Why nothing would be relayed after a flip, though it is configured: by the other store."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from bson import ObjectId
 from pymongo.errors import AutoReconnect, OperationFailure
 
 from shadow.model.schema import CollectionSpec, ExpirySpec, IndexSpec
 from shadow.model.verdict import Bypass
 from shadow.model.version import Tombstone, Version
+from shadow.stores.dynamo.client.errors import translate
 from shadow.stores.dynamo.client.streams import ExpiredIterator, TrimmedStream, endpoint_of
 from shadow.stores.dynamo.items.codec import Codec
 from shadow.stores.dynamo.items.keys import key_text
@@ -132,6 +134,8 @@ class Reading:
 
     def __init__(self, stream: Stream, cursor: Mapping[str, Any] | None = None) -> None:
         async def describe(table: str) -> Mapping[str, Any] | None:
+            if stream.errors.get("describe_table"):
+                raise stream.errors["describe_table"].pop(0)
             return stream.described()
 
         reader = StreamReader(stream, describe, ["things"], lambda name: TABLE, every=0.0, pause=0.0)  # type: ignore[arg-type]
@@ -368,8 +372,13 @@ async def test_how_far_behind_it_is_is_the_time_of_the_oldest_record_that_waits(
         assert reading.last.quiet
 
 
+def denied(verb: str, request: str) -> Exception:
+    answer = {"Error": {"Code": "AccessDeniedException", "Message": ""}, "ResponseMetadata": {"RequestId": request}}
+    return translate(ClientError(answer, verb), verb, "p-things")
+
+
 async def test_a_table_without_a_readable_stream_is_unread_and_its_stream_is_found_when_it_comes() -> None:
-    denied = OperationFailure("not allowed", 13, {"errmsg": "not allowed"})
+    """A right that is missing is named with the next step, in the same words each time it is asked for."""
     stream = Stream(Shard("s1"))
     stream.arn = None
     async with Reading(stream) as reading:
@@ -381,9 +390,13 @@ async def test_a_table_without_a_readable_stream_is_unread_and_its_stream_is_fou
         stream.view = "NEW_AND_OLD_IMAGES"
         assert await lost(reading, 1) == [BEGUN], "what was written meanwhile is not known"
         assert reading.last.unread == ()
-        for verb in ("get_records", "describe_stream"):
-            stream.errors[verb] = [denied]
-            assert (await reading.page()).unread == (("things", "not allowed"),)
+        for verb in ("get_records", "describe_stream", "describe_table"):
+            stream.errors[verb] = [denied(verb, "one"), denied(verb, "two")]
+            first, second = (await reading.page()).unread, (await reading.page()).unread
+            assert first == second
+            ((name, reason),) = first
+            for each in (verb, "AccessDeniedException", "the identity lacks dynamodb:", "shadow tables export iam"):
+                assert each in reason, verb
             stream.shards["s1"].records.append(record(len(stream.shards["s1"].records) + 1, verb))
             assert await reading.keys(4) == [verb], "and nothing is missing when the right is there again"
             assert reading.last.unread == ()

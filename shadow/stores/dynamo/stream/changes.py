@@ -21,7 +21,7 @@ from shadow.stores.dynamo.query.reads import CollectionTable
 from shadow.stores.dynamo.stream.records import UNNAMED, table_record
 from shadow.stores.dynamo.stream.shards import AT_ONCE, Shard, StreamRecords, TableStream
 from shadow.stores.dynamo.tables.spec import stream_of, without_stream
-from shadow.stores.past import BEGUN, TOO_OLD, HistoryLost, PastPage, PastWrite
+from shadow.stores.past import BEGUN, TOO_OLD, HistoryLost, PastPage, PastWrite, untold
 
 __all__ = ["StreamReader"]
 
@@ -36,7 +36,7 @@ _ENDED: Final = "the stream of its table was switched off, or replaced"
 
 Describe = Callable[[str], Awaitable[Mapping[str, Any] | None]]
 """DynamoDB's description of a table by its name; None if there is none."""
-_Of = Literal["stream", "records"]
+_Of = Literal["table", "stream", "records"]
 """What cannot be read."""
 
 
@@ -59,6 +59,7 @@ class StreamReader:
         self._names = tuple(names)
         self._table = table
         self._every, self._pause = every, pause
+        self._described: dict[str, Mapping[str, Any] | None] = {}
         self._streams: dict[str, TableStream] = {}
         self._elsewhere: list[Mapping[str, Any]] = []
         self._unread: dict[tuple[str, _Of], str] = {}
@@ -120,10 +121,11 @@ class StreamReader:
         """Checks each table, and the shards of its stream. `known`: whether a stream that is not known is a loss;
         at the very beginning, whoever reads says so of all of them."""
         for name in self._names:
-            table = self._table(name).name
-            described = await self._describe(table)
-            found, there = None if described is None else stream_of(described), self._streams.get(name)
-            missing = without_stream(table, described)
+            if not await self._tried(name, "table", functools.partial(self._look, name)):
+                continue
+            described, there = self._described[name], self._streams.get(name)
+            found = None if described is None else stream_of(described)
+            missing = without_stream(self._table(name).name, described)
             if missing:
                 self._unread[name, "stream"] = missing
             if there is not None and there.arn != found:
@@ -138,6 +140,9 @@ class StreamReader:
                 begun = await self._tried(name, "stream", functools.partial(self._begin, name, found))
                 if begun and known and there is None:
                     self._page.lost.append((name, BEGUN))
+
+    async def _look(self, name: str) -> None:
+        self._described[name] = await self._describe(self._table(name).name)
 
     async def _begin(self, name: str, arn: str) -> None:
         stream = TableStream(self._client, self._table(name).name, arn)
@@ -155,7 +160,7 @@ class StreamReader:
         except OperationFailure as error:
             if error.code != _UNAUTHORIZED:
                 raise
-            self._unread[name, of] = str((error.details or {}).get("errmsg") or error)
+            self._unread[name, of] = untold(error)
             return False
         self._unread.pop((name, of), None)
         return True
