@@ -29,8 +29,8 @@ _EVERY: Final = 10.0
 """Seconds between two checks of the tables and their shards."""
 _SOON: Final = 2.0
 """The same while a table cannot be read."""
-_PAUSE: Final = 0.5
-"""Seconds before the next requests, where nothing is waiting."""
+_PAGE: Final = 1.0
+"""The most seconds between two pages, also while nothing is asked: whoever takes them shows with each that it lives."""
 _UNAUTHORIZED: Final = 13
 _ENDED: Final = "the stream of its table was switched off, or replaced"
 
@@ -52,13 +52,13 @@ class StreamReader:
         table: Callable[[str], CollectionTable],
         *,
         every: float = _EVERY,
-        pause: float = _PAUSE,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._client = client
         self._describe = describe
         self._names = tuple(names)
         self._table = table
-        self._every, self._pause = every, pause
+        self._every, self._sleep = every, sleep
         self._described: dict[str, Mapping[str, Any] | None] = {}
         self._streams: dict[str, TableStream] = {}
         self._elsewhere: list[Mapping[str, Any]] = []
@@ -75,19 +75,19 @@ class StreamReader:
             if steady() >= due:
                 await self._refresh(known=known)
                 known, due = True, steady() + (_SOON if self._unread else self._every)
-            ended = more = False
+            ended = False
             ready = [(name, stream, each) for name, stream in self._streams.items() for each in stream.ready()]
             # A page for some shards each: it is held in memory until all of it is in the journal.
             for start in range(0, max(1, len(ready)), AT_ONCE):
                 now = ready[start : start + AT_ONCE]
                 await _all(self._read(*each) for each in now)
                 ended = ended or any(shard.done for _, _, shard in now)
-                more = more or any(shard.behind and not shard.pause for _, _, shard in now)
                 yield self._made()
             if ended:
                 due = 0.0  # its children
-            elif not more:
-                await asyncio.sleep(self._pause)
+            else:
+                next_ = min((stream.due() for stream in self._streams.values()), default=due)
+                await self._sleep(max(0.0, min(next_, due, steady() + _PAGE) - steady()))
 
     def _made(self) -> PastPage:
         waiting = [at for each in self._streams.values() if (at := each.waiting()) is not None]
