@@ -29,8 +29,8 @@ WINDOW: Final = "watch f"
 EPOCH: Final = 3
 
 
-def traffic(metrics: Metrics, **odd: int) -> None:
-    """A hundred of everything after a flip to DynamoDB, well; `odd`: how many of what went otherwise."""
+def traffic(metrics: Metrics, of: str = "users", **odd: int) -> None:
+    """A hundred of everything after a flip of `of` to DynamoDB, well; `odd`: how many of what went otherwise."""
     count = metrics.count
     for number in range(100):
 
@@ -40,12 +40,12 @@ def traffic(metrics: Metrics, **odd: int) -> None:
         for store, role, fails in ((DYNAMO, Role.PRIMARY, "failed"), (MONGO, Role.SECONDARY, "other_failed")):
             outcome = Outcome.UNKNOWN if goes(fails) else Outcome.ACKED
             slow = 0.05 if role is Role.PRIMARY and goes("slow_writes") else 0.002
-            count(OperationFinished("users", Verb.FIND_ONE, store, role, outcome, 0.001))
-            count(OperationFinished("users", Verb.UPDATE_ONE, store, role, Outcome.ACKED, slow))
+            count(OperationFinished(of, Verb.FIND_ONE, store, role, outcome, 0.001))
+            count(OperationFinished(of, Verb.UPDATE_ONE, store, role, Outcome.ACKED, slow))
         asked = FindOne(Query(filter={"_id": 1}, limit=1))
-        count(ReadTimed("users", asked, 0.05 if goes("slow_reads") else 0.002, 0.001))
-        count(ComparisonFinished("users", Verb.FIND_ONE, Verdict.MISMATCH if goes("differing") else Verdict.MATCH))
-        count(NoiseMeasured("users", Verb.FIND_ONE, Verdict.MISMATCH if goes("noisy") else Verdict.MATCH))
+        count(ReadTimed(of, asked, 0.05 if goes("slow_reads") else 0.002, 0.001))
+        count(ComparisonFinished(of, Verb.FIND_ONE, Verdict.MISMATCH if goes("differing") else Verdict.MATCH))
+        count(NoiseMeasured(of, Verb.FIND_ONE, Verdict.MISMATCH if goes("noisy") else Verdict.MATCH))
         if goes("throttled"):
             metrics.throttled()
 
