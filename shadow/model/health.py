@@ -170,6 +170,10 @@ class GuardHealth:
     single_writes: tuple[int, ...] = field(default=(), metadata={"optional": True})
     """Likewise writes of one document."""
     secondary_single_writes: tuple[int, ...] = field(default=(), metadata={"optional": True})
+    unsupported: int = field(default=0, metadata={"optional": True})
+    """Calls that the primary does not support, and the other store does; none of them is in `asked`."""
+    unsupported_for: tuple[str, ...] = field(default=(), metadata={"optional": True})
+    """Their operators, each with its count before it: "12 $where". The most frequent ones."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ async def test_the_window_holds_when_each_guard_of_each_of_them_was_known_to(
     together(records)
     await rounds(24, *two)
     assert window(records).state is WatchState.HELD
-    assert len(window(records).known) == 7 * len(NAMES)
+    assert len(window(records).known) == 8 * len(NAMES)
 
 
 async def test_while_one_of_them_is_reported_by_no_process_no_time_counts(records: Store) -> None:
