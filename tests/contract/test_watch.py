@@ -16,7 +16,7 @@ from shadow.control.guard_record import RampState, WatchState, WatchWindow
 from shadow.control.members import Member
 from shadow.errors import ControlError
 from shadow.fleet.flip import check_unwatched
-from shadow.fleet.watch import ended
+from shadow.fleet.watch_window import ended
 from shadow.host.process import Owner, this_process
 from shadow.jobs.target import JobRefused
 from shadow.model.guards import GuardLimits, WatchPlan

@@ -12,7 +12,7 @@ from shadow.control import flip_record, guard_record
 from shadow.control.flip_record import Flip, FlipKind, FlipState, RouteRecord, Routing, WatchedFlip
 from shadow.control.guard_record import GuardRecord, WatchState, WatchWindow, open_windows
 from shadow.fleet.guards import Guard, watch_guards
-from shadow.fleet.watch import described, judged, left_alone, not_taken_back, pruned
+from shadow.fleet.watch_window import described, judged, left_alone, not_taken_back, pruned
 from shadow.model.events import CallRefused, ComparisonFinished, NoiseMeasured, OperationFinished, ReadTimed
 from shadow.model.guards import GuardLimits, WatchPlan
 from shadow.model.health import _SECTIONS, CollectionHealth, ComparisonHealth, GuardHealth, SecondaryHealth
