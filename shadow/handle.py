@@ -11,12 +11,13 @@ from bson.codec_options import DEFAULT_CODEC_OPTIONS
 
 from shadow.building import HandedClients
 from shadow.config import Settings
-from shadow.errors import (
-    StoreUnavailable,
-)
+from shadow.errors import StoreUnavailable, UnsupportedOperation
 from shadow.fleet.fleet import Fleet
+from shadow.model.events import CallRefused
 from shadow.model.phase import Route, StoreName
+from shadow.mongoql.portability import name_of
 from shadow.notices import Notices
+from shadow.observe.report import Report
 from shadow.router import Router
 from shadow.routes.forwarder import Forwarder, Passage, expected
 from shadow.runtime import Runtime, RuntimeContext
@@ -52,6 +53,7 @@ class DatabaseHandle(abc.ABC):
         self.client = ForwardedClient(self)
 
     database: Any
+    report: Report
     parts: RuntimeContext
     traces: Traces
     fleet: Fleet
@@ -174,6 +176,12 @@ class DatabaseHandle(abc.ABC):
     def is_on_mongo(self, collection: str) -> bool:
         """Whether MongoDB is the primary of a configured collection."""
         return self.parts.routes[collection].primary is StoreName.MONGO
+
+    def refused(self, collection: str, refusal: UnsupportedOperation) -> None:
+        """Reports a call that is refused because DynamoDB is the primary, unless the configuration accepts that."""
+        operator, entry = name_of(refusal), self.settings.collections.get(collection)
+        if entry is None or operator not in entry.accept_not_portable:
+            self.report.publish(CallRefused(collection, operator))
 
     def is_flipped(self) -> bool:
         """Whether every configured collection has DynamoDB as its primary, and there is one."""

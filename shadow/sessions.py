@@ -38,7 +38,7 @@ from shadow.model.operation import (
     at_key,
     mongo_only,
 )
-from shadow.model.outcome import Outcome, classify
+from shadow.model.outcome import Outcome, classify, is_denied
 from shadow.model.phase import Role, Route, StoreName
 from shadow.model.reads import ValueRead
 from shadow.model.verdict import Incomparable
@@ -337,16 +337,18 @@ class TransactionRouter:
             self._reporter.publish(NotPortable(collection, verb, only.name))
 
     async def _counted(self, collection: str, verb: Verb, route: Route, answer: Awaitable[T]) -> T:
-        started, outcome = asyncio.get_running_loop().time(), Outcome.ACKED
+        started, outcome, refused = asyncio.get_running_loop().time(), Outcome.ACKED, False
         try:
             with self._traces.request(route.primary):
                 return await answer
         except Exception as error:
-            outcome = classify(error)
+            outcome, refused = classify(error), is_denied(error)
             raise
         finally:
             seconds = asyncio.get_running_loop().time() - started
-            self._reporter.publish(OperationFinished(collection, verb, route.primary, Role.PRIMARY, outcome, seconds))
+            self._reporter.publish(
+                OperationFinished(collection, verb, route.primary, Role.PRIMARY, outcome, seconds, denied=refused)
+            )
             if self._reader.sampled(route):
                 self._reader.incomparable(collection, verb, Incomparable.TRANSACTION)
 

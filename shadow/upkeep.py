@@ -23,7 +23,6 @@ from shadow.model.background import Background
 from shadow.model.events import ComponentFailed
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
-from shadow.observe.report import Report
 from shadow.reads.bypass_watch import WriterWatch
 from shadow.rights import LackedRights, ask
 from shadow.runtime import Runtime
@@ -37,7 +36,6 @@ __all__ = ["Upkeep"]
 
 
 class Upkeep(DatabaseHandle):
-    report: Report
     writer_watch: WriterWatch | None = None
     relays: Mapping[StoreName, Relay] = MappingProxyType({})
     """Those of the event loop that was used last."""

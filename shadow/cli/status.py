@@ -99,7 +99,7 @@ def _show(status: ProcessStatus, *, every_gate: bool, details: bool = False) -> 
         kinds = ", ".join(f"{count} {kind}" for kind, count in seen["kinds"].items())
         console.print(f"[bold yellow]out-of-band writes[/]: {escape(name)}: {kinds}; last {seen['last_seen']}")
     for name, each in status.relay.items():
-        console.print(_relay(name, each))
+        console.print(_relay(name, each, status))
     for name, used in status.not_portable.items():
         operators = ", ".join(f"{each['count']} {operator}" for operator, each in used["operators"].items())
         console.print(f"[bold yellow]not portable yet[/]: {escape(name)}: {escape(operators)}")
@@ -115,13 +115,21 @@ def _details(status: ProcessStatus, readiness: Readiness, name: str) -> str:
     )
 
 
-def _relay(store: str, each: Mapping[str, Any]) -> str:
+def _relay(store: str, each: Mapping[str, Any], status: ProcessStatus) -> str:
     if each["fault"]:
         return f"[bold red]out-of-band writers on {store} are not relayed[/]: {escape(each['fault'])}"
-    unread = "".join(f"; [bold red]not of {escape(name)}[/]: {escape(text)}" for name, text in each["unread"].items())
+    unread = "".join(
+        f"; [bold red]not of {escape(name)}{_if_flipped(status, store, name)}[/]: {escape(text)}"
+        for name, text in each["unread"].items()
+    )
     told = ", ".join(f"{name} {of_it['count']}" for name, of_it in each["collections"].items()) or "none yet"
     by = f"relayed by {escape(each['holder'])}, {each['behind']:.1f} s behind"
     return f"out-of-band writers on {store}: {by}: {escape(told)}{unread}"
+
+
+def _if_flipped(status: ProcessStatus, store: str, name: str) -> str:
+    route = status.collections.get(name)
+    return f" after a flip to {store}" if route is not None and route.primary != store else ""
 
 
 def _deferred(journal: JournalStatus, name: str) -> str:

@@ -20,7 +20,7 @@ from shadow.config import load
 from shadow.control import flip_record, guard_record
 from shadow.control.guard_record import GuardRecord, WatchState, WatchWindow
 from shadow.control.records import Records
-from shadow.fleet.watch import ended, listed
+from shadow.fleet.watch_window import ended, listed
 from shadow.host.user import user
 from shadow.jobs.target import JobRefused
 

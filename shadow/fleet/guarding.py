@@ -20,7 +20,7 @@ from shadow.control.guard_record import GuardRecord, Move, Ramp
 from shadow.control.members import Member
 from shadow.errors import ControlError
 from shadow.fleet import ramp as ramps
-from shadow.fleet import watch
+from shadow.fleet import watch_window
 from shadow.fleet.guard_context import GuardContext, Plans
 from shadow.fleet.guards import Guard, ramp_guards, unheard
 from shadow.fleet.watching import Watching, is_watch
@@ -268,7 +268,7 @@ class Guarding:
                 continue
             await asyncio.to_thread(receipts.file, self._records, move.kind, move.body)
             self._told.add(move.id)
-            if move.kind == watch.WATCH:
+            if move.kind == watch_window.WATCH:
                 self._watching.tell(move)
                 continue
             self._context.reporter.publish(_event(move))
@@ -293,7 +293,7 @@ class Guarding:
 
     def windows(self, routing: Routing) -> list[dict[str, Any]]:
         """The watch windows of flips, the newest first, those that are over last. Does I/O; raises `ControlError`."""
-        return watch.listed(routing, guard_record.load(self._records), time.time())
+        return watch_window.listed(routing, guard_record.load(self._records), time.time())
 
 
 def _event(move: Move) -> Any:

@@ -7,6 +7,7 @@ waits then. Whoever decides gives the rows of processes that were heard of latel
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -70,6 +71,7 @@ def watch_guards(health: Sequence[CollectionHealth], limits: GuardLimits, *, epo
         _mismatches(counted, limits),
         _throttled(counted, limits),
         _errors(*failed, sum(each.asked for each in counted), limits, "requests"),
+        _refused(counted, limits),
         _slower_of_both(counted, limits),
     ]
 
@@ -139,6 +141,21 @@ def _errors(failed: float, other: float, count: int, limits: GuardLimits, what: 
     most = other + limits.errors
     said = f"{failed:.2%} of {count} {what} failed, at most {most:.2%}"
     return Guard("errors", _of(failed > most and count >= limits.at_least, count, limits), said)
+
+
+def _refused(counted: Sequence[GuardHealth], limits: GuardLimits) -> Guard:
+    """The old primary has refused none of them, so nothing is allowed for it."""
+    refused, operators = sum(each.unsupported for each in counted), Counter[str]()
+    for each in counted:
+        for text in each.unsupported_for:
+            count, _, operator = text.partition(" ")
+            operators[operator] += int(count) if count.isdecimal() else 0
+    calls = refused + sum(each.asked for each in counted)
+    share = refused / max(1, calls)
+    said = f"{refused} of {calls} calls ({share:.2%}) are not supported, at most {limits.errors:.2%}"
+    if operators:
+        said += ": " + ", ".join(f"{operator} {count}" for operator, count in operators.most_common())
+    return Guard("refused", _of(share > limits.errors and calls >= limits.at_least, calls, limits), said)
 
 
 def _slower(own: tuple[int, ...], other: tuple[int, ...], limits: GuardLimits) -> Guard:

@@ -100,6 +100,7 @@ _ORDER: Final = (
     "equal",
     "way back",
     "writers",
+    "writers after",
     "indexes",
     "portable",
     "phase",
@@ -226,6 +227,18 @@ def _relayed(name: str, count: int, of: Sequence[OutOfBandHealth]) -> Gate:
     return Gate(name, "writers", count == 0 and behind <= BEHIND and (not last or quiet >= QUIET), text, advice)
 
 
+def _out_of_band_after(name: str, of: Sequence[OutOfBandHealth]) -> Gate:
+    """Whether the store that is to be the primary tells its changes. A writer that nobody knows of shows itself when
+    the old primary is gone, and then writes there."""
+    if not any(each.behind >= 0 for each in of):
+        return Gate(name, "writers after", True, "observe.follow_writers is off")
+    untold = sorted({each.unrelayed_after for each in of if each.unrelayed_after})
+    if not untold:
+        return Gate(name, "writers after", True, "after a flip they would be relayed")
+    advice = f"out-of-band writers of {name} would not be relayed after the flip: {untold[0]}"
+    return Gate(name, "writers after", False, f"would not be relayed: {untold[0]}", advice)
+
+
 def _indexes(name: str, of: Sequence[IndexHealth]) -> Gate:
     lost = sorted({index for each in of for index in each.indexes_lost})
     if lost:
@@ -318,6 +331,7 @@ _CONDITIONS: Final[tuple[tuple[Any, ...], ...]] = (
     ("findings", _findings, "findings", "comparison"),
     ("verified", _verified, "journal"),
     ("writers", _out_of_band, "out_of_band", "comparison"),
+    ("writers after", _out_of_band_after, "out_of_band"),
     ("comparison works", _working, "comparison"),
     ("journal", _journal, "journal"),
     ("indexes", _indexes, "indexes"),

@@ -27,12 +27,12 @@ from shadow.host.process import this_process
 from shadow.host.steady import steady
 from shadow.model.events import ComponentFailed, OutOfBandWriteRelayed, OutOfBandWriteSeen, noted
 from shadow.model.keys import queue_key
-from shadow.model.phase import StoreName
+from shadow.model.phase import Role, StoreName
 from shadow.model.verdict import Bypass
 from shadow.model.version import Image, Tombstone, Version
 from shadow.mongoql.expiry import has_expired
 from shadow.observe.log import Event
-from shadow.stores.past import BEGUN, TOO_OLD, HistoryLost, PastPage, PastWrite, Streaming
+from shadow.stores.past import BEGUN, TOO_OLD, HistoryLost, PastPage, PastWrite, Streaming, untold
 from shadow.stores.within import within
 from shadow.writes.context import LoopContext
 from shadow.writes.replicator import Replicator
@@ -50,7 +50,8 @@ class RelayStatus:
     """How far the relayed writes of a store are, as far as this process knows. `behind`: seconds; `holder`: the
     process that relays, "" if none does; `fault`: why nothing is relayed, "" if something is; `collections`: by
     collection, how many writes were relayed (`count`) and when the last one was (`last`, epoch seconds); `unread`: the
-    collections of which nothing is relayed, with the reason."""
+    collections whose changes the store does not tell, with the reason. Nothing is relayed of those whose primary it is,
+    and of the others nothing would be after a flip."""
 
     store: StoreName
     holder: str
@@ -104,7 +105,9 @@ class Relay:
                 self._fault = ""
                 await asyncio.sleep(self._beat)
         except Exception as error:
-            self._fault = getattr(error, "message", "") or type(error).__name__
+            self._fault = untold(error)
+            # For the processes that do not have the seat.
+            self._seat.value = {**self._seat.value, "fault": self._fault}
             raise
         finally:
             with suppress(ControlError):
@@ -114,7 +117,7 @@ class Relay:
         """Does no I/O."""
         value, quiet = self._seat.value, self._seat.unchanged
         late = quiet if quiet > 3 * self._beat else 0.0
-        fault = self._fault or ("" if self._seat.holder else "no process relays")
+        fault = self._fault or str(value.get("fault", "")) or ("" if self._seat.holder else "no process relays")
         behind = value.get("behind", 0.0) + late
         unread = {name: str(each["reason"]) for name, each in value.get("unread", {}).items()}
         return RelayStatus(self._store, self._seat.holder, behind, fault, value.get("collections", {}), unread)
@@ -160,7 +163,7 @@ class Relay:
             before = collections.get(name, {"count": 0})
             collections[name] = {"count": before["count"] + count, "last": now}
         unread = await self._unread(page, value.get("unread", {}))
-        since = [float(each["since"]) for each in unread.values()]
+        since = [float(each["since"]) for each in unread.values() if each["since"]]
         since += [] if page.quiet or not page.at else [page.at]
         behind = max(0.0, now - min(since, default=now))
         self._seat.value = {"cursor": page.cursor, "behind": behind, "collections": collections, "unread": unread}
@@ -170,18 +173,19 @@ class Relay:
         return await asyncio.to_thread(self._seat.keep, self._seat.value)
 
     async def _unread(self, page: PastPage, before: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """The collections that this store answers for, and whose changes it does not tell: since when, and why."""
+        """The collections whose changes this store does not tell: why, and since when that counts. It counts while the
+        store is their primary; 0: it is the secondary."""
         found: dict[str, dict[str, Any]] = {}
         for name, reason in page.unread:
             route = await self._routes.route(name)
-            if not route.dual_write or route.primary is not self._store:
+            if not route.dual_write:
                 continue
-            known = before.get(name, {})
-            if known.get("reason") != reason:
-                self._reporter.publish(
-                    noted(Event.RELAY_UNREAD, collection=name, store=str(self._store), reason=reason)
-                )
-            found[name] = {"reason": reason, "since": known.get("since", time.time())}
+            known, role = before.get(name, {}), Role.PRIMARY if route.primary is self._store else Role.SECONDARY
+            since = known.get("since", 0.0) or time.time() if role is Role.PRIMARY else 0.0
+            if known.get("reason") != reason or bool(known.get("since")) is not bool(since):
+                fields = {"collection": name, "store": str(self._store), "role": str(role), "reason": reason}
+                self._reporter.publish(noted(Event.RELAY_UNREAD, **fields))
+            found[name] = {"reason": reason, "since": since}
         return found
 
     async def _taken(self, page: PastPage) -> Mapping[str, int]:

@@ -181,13 +181,15 @@ class ProcessStatus:
         count, relaying = int(self.bypassing.get(name, {}).get("count", 0)), self.relay.get(route.primary)
         if relaying is None:
             return OutOfBandHealth(count)
+        after = self.relay.get(route.primary.other)
         of_it = relaying["collections"].get(name, {})
         return OutOfBandHealth(
             count,
             int(of_it.get("count", 0)),
             float(of_it.get("last", 0.0)),
             float(relaying["behind"]),
-            str(relaying["fault"] or relaying.get("unread", {}).get(name, "")),
+            _untold(name, relaying),
+            "" if after is None else _untold(name, after),
         )
 
     def _lost_by_flip(self, name: str, route: CollectionRoute) -> PortabilityHealth | None:
@@ -195,6 +197,11 @@ class ProcessStatus:
             return PortabilityHealth(())
         found = tuple(self.not_portable.get(name, {}).get("not_accepted", ()))
         return PortabilityHealth(found) if found or self.not_portable_known else None
+
+
+def _untold(name: str, relay: Mapping[str, Any]) -> str:
+    """Why a store tells no changes of a collection; "" if it tells them."""
+    return str(relay["fault"] or relay.get("unread", {}).get(name, ""))
 
 
 # --- JSON -----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from shadow.control.flip_record import Routing
 from shadow.control.guard_record import GuardRecord, Move, Ramp, RampState, WatchState, WatchWindow, open_windows
 from shadow.control.members import Member
 from shadow.errors import ControlError
-from shadow.fleet import watch
+from shadow.fleet import watch_window
 from shadow.fleet.guard_context import GuardContext, Plans
 from shadow.fleet.guards import Guard, unheard, watch_guards
 from shadow.host.tasks import begin
@@ -92,19 +92,19 @@ class Watching:
         """The record with what happened to each window. `seen`: the routing record, as it is now."""
         now = time.time()
         for each in open_windows(seen, record).values():
-            first = [] if each.flip in record.watches else [watch.opened(each)]
+            first = [] if each.flip in record.watches else [watch_window.opened(each)]
             left = each.left(seen)
             if not left:
-                after, moves = watch.left_alone(each, seen, now)
+                after, moves = watch_window.left_alone(each, seen, now)
             elif each.state is WatchState.GOING_BACK:
-                after, moves = watch.not_taken_back(each, self._why_not.pop(each.flip, each.waits))
+                after, moves = watch_window.not_taken_back(each, self._why_not.pop(each.flip, each.waits))
             else:
                 guards = {name: self._guards(each, name, rows, silent) for name in left}
-                after, moves = watch.judged(each, guards, elapsed, now)
+                after, moves = watch_window.judged(each, guards, elapsed, now)
             record = record.with_watch(after, [*first, *moves])
             if after.state is WatchState.TAKEN_BACK:
                 record = _stopped(record, after, plans, now)
-        return watch.pruned(record, seen)
+        return watch_window.pruned(record, seen)
 
     def _guards(self, window: WatchWindow, name: str, rows: Sequence[Member], silent: Sequence[Member]) -> list[Guard]:
         health = [row.figures.get(name, CollectionHealth()) for row in rows if row not in silent]

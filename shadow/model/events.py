@@ -22,6 +22,7 @@ __all__ = [
     "BackgroundTaskFailed",
     "BackgroundTaskRecovered",
     "CallAbandoned",
+    "CallRefused",
     "CanaryFound",
     "CanaryInjected",
     "CapacityConsumed",
@@ -62,7 +63,8 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class OperationFinished:
-    """A store has answered one operation, or `count` of them together, in `seconds` of wall time."""
+    """A store has answered one operation, or `count` of them together, in `seconds` of wall time. `denied`: it was
+    refused for a reason of the store, see `outcome.is_denied`; known of primaries alone."""
 
     collection: str
     verb: Verb
@@ -71,6 +73,7 @@ class OperationFinished:
     outcome: Outcome
     seconds: float
     count: int = 1
+    denied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,15 @@ class NotPortable:
 
     collection: str
     verb: Verb
+    operator: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallRefused:
+    """A call was refused before any store was asked, for it needs what DynamoDB, the primary, does not support; MongoDB
+    as primary would have done it, and the configuration does not accept to lose it. `operator` as of `NotPortable`."""
+
+    collection: str
     operator: str
 
 
@@ -343,6 +355,7 @@ Event: TypeAlias = (
     | ComparisonFinished
     | ComparisonUndecided
     | NotPortable
+    | CallRefused
     | RuleApplied
     | NoiseMeasured
     | CanaryInjected

@@ -88,6 +88,8 @@ class OutOfBandHealth:
     """Seconds that the relay is behind; below 0: none is configured."""
     unrelayed: str = ""
     """Why nothing is relayed, though it is configured."""
+    unrelayed_after: str = field(default="", metadata={"optional": True})
+    """Why nothing would be relayed after a flip, though it is configured: by the other store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,10 @@ class GuardHealth:
     single_writes: tuple[int, ...] = field(default=(), metadata={"optional": True})
     """Likewise writes of one document."""
     secondary_single_writes: tuple[int, ...] = field(default=(), metadata={"optional": True})
+    unsupported: int = field(default=0, metadata={"optional": True})
+    """Calls that the primary does not support, and the other store does; none of them is in `asked`."""
+    unsupported_for: tuple[str, ...] = field(default=(), metadata={"optional": True})
+    """Their operators, each with its count before it: "12 $where". The most frequent ones."""
 
 
 @dataclass(frozen=True, slots=True)

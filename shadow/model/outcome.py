@@ -28,6 +28,7 @@ __all__ = [
     "Outcome",
     "classify",
     "details_of",
+    "is_denied",
     "marked",
     "refusal_of",
     "transient",
@@ -237,6 +238,17 @@ def details_of(code: int, text: str) -> dict[str, Any]:
 
 
 _OF_THE_DOCUMENT = (pm.WriteError, pm.DocumentTooLarge, bs.BSONError, OverflowError, ValueError)
+_DENIED: Final = frozenset({13, 26, 59, 115, 224, 238})
+"""Unauthorized, NamespaceNotFound, CommandNotFound, CommandNotSupported (also `UnsupportedOperation`),
+QueryFeatureNotAllowed, NotImplemented."""
+
+
+def is_denied(error: BaseException) -> bool:
+    """Whether a store refuses for a reason of its own: it lacks a right, a table or a feature. The same call may work
+    on another store, and no other document would help."""
+    return getattr(error, "code", None) in _DENIED and classify(error) is Outcome.REFUSED
+
+
 _DOCUMENT_CODES = frozenset({15, 52, 55, 10334, 17419})
 """Overflow (nested too deep), DollarPrefixedFieldName, InvalidDBRef, BSONObjectTooLarge, and a result over 16 MB. The
 server refuses the whole command that contains the document (error_codes.yml; 17419 is in its update code)."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from shadow.model.events import (
+    CallRefused,
     ComparisonFinished,
     Handlers,
     NoiseMeasured,
@@ -34,6 +35,8 @@ __all__ = ["GuardWindows"]
 
 _SLOTS: Final = 10
 """Parts of a window, each dropped as a whole."""
+_NAMED: Final = 5
+"""Operators that are named, of those that were refused."""
 _MATCHED: Final = frozenset((Verdict.MATCH, Verdict.EXCUSED, Verdict.MISMATCH))
 _FAILED: Final = frozenset((Routed.SLOW, Routed.DOWN, Routed.ERROR))
 
@@ -57,6 +60,7 @@ class _Slot:
     throttled: int = 0
     followed: int = 0
     followed_failed: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
     routed_times: list[int] = field(default_factory=_zeros)
     primary_times: list[int] = field(default_factory=_zeros)
     secondary_times: list[int] = field(default_factory=_zeros)
@@ -101,6 +105,11 @@ class _Window:
         for name in _TIMES:
             columns = zip(_zeros(), *(getattr(each, name) for each in slots), strict=True)
             found[name] = tuple(map(sum, columns))
+        refused: Counter[str] = Counter()
+        for each in slots:
+            refused.update(each.refused)
+        found["unsupported"] = refused.total()
+        found["unsupported_for"] = tuple(f"{count} {operator}" for operator, count in refused.most_common(_NAMED))
         return GuardHealth(self.plan, self.number, **found)
 
 
@@ -144,6 +153,7 @@ class GuardWindows:
             ComparisonFinished: self._compared,
             NoiseMeasured: self._noise,
             RequestThrottled: self._throttled,
+            CallRefused: self._refused,
         }
 
     def _finished(self, event: OperationFinished) -> None:
@@ -157,7 +167,8 @@ class GuardWindows:
             window = self._windows.get(event.collection)
             if window is None or not window.counts(event.store, event.role):
                 return
-            slot, failed = window.slot(self._now()), event.outcome is Outcome.UNKNOWN
+            # What is refused as the statement itself deserves is no failure of the store.
+            slot, failed = window.slot(self._now()), event.outcome is Outcome.UNKNOWN or event.denied
             is_primary = event.role is Role.PRIMARY
             if is_primary:
                 slot.asked += event.count
@@ -206,6 +217,12 @@ class GuardWindows:
                 slot = window.slot(self._now())
                 slot.noise += 1
                 slot.noisy += event.verdict is Verdict.MISMATCH
+
+    def _refused(self, event: CallRefused) -> None:
+        window = self._windows.get(event.collection)
+        if window is not None and window.counts(StoreName.DYNAMO, Role.PRIMARY):
+            with self._lock:
+                window.slot(self._now()).refused[event.operator] += 1
 
     def _throttled(self, event: RequestThrottled) -> None:
         with self._lock:

@@ -76,6 +76,7 @@ class Event(enum.StrEnum):
     RELAY_LOST = "relay.lost"
     RELAY_UNREAD = "relay.unread"
     OPERATION_NOT_PORTABLE = "operation.not_portable"
+    OPERATION_REFUSED = "operation.refused"
     WRITES_RAISED = "writes.raised"
     LINES_HELD = "log.held_back"
     RIGHTS_LACKING = "rights.lacking"
@@ -122,6 +123,7 @@ WARNINGS: Final = frozenset(
         Event.RELAY_LOST,
         Event.RELAY_UNREAD,
         Event.OPERATION_NOT_PORTABLE,
+        Event.OPERATION_REFUSED,
         Event.WRITES_RAISED,
         Event.LINES_HELD,
         Event.RIGHTS_LACKING_FOR_JOBS,

@@ -10,6 +10,7 @@ from shadow.compare.diff import Hasher
 from shadow.model.events import (
     BackgroundTaskFailed,
     BackgroundTaskRecovered,
+    CallRefused,
     ComponentFailed,
     ConfigReloaded,
     Handlers,
@@ -38,7 +39,7 @@ from shadow.observe.log import (
     scrub,
 )
 from shadow.observe.metric_row import Component
-from shadow.observe.portability import ADVICE
+from shadow.observe.portability import ADVICE, LOST
 from shadow.traces.identity import trace_fields
 
 __all__ = ["LogLines"]
@@ -79,6 +80,7 @@ class LogLines:
             OutOfBandWriteCounted: self._out_of_band,
             OutOfBandWriteRelayed: self._relayed,
             NotPortable: self._not_portable,
+            CallRefused: self._refused,
             WriteDeferred: self._deferred,
             HealFinished: self._healed,
             ConfigReloaded: self._reloaded,
@@ -125,6 +127,10 @@ class LogLines:
     def _not_portable(self, event: NotPortable) -> None:
         fields = {"collection": event.collection, "verb": event.verb.value, "operator": event.operator}
         self._throttled(Event.OPERATION_NOT_PORTABLE, event.collection, event.operator, **fields, hint=ADVICE)
+
+    def _refused(self, event: CallRefused) -> None:
+        fields = {"collection": event.collection, "operator": event.operator}
+        self._throttled(Event.OPERATION_REFUSED, event.collection, event.operator, **fields, hint=LOST)
 
     def _deferred(self, event: WriteDeferred) -> None:
         fields = {"collection": event.collection, "reason": event.reason.value}

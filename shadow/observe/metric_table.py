@@ -8,6 +8,7 @@ from shadow.model.background import Background
 from shadow.model.events import (
     BackgroundTaskFailed,
     CallAbandoned,
+    CallRefused,
     CanaryFound,
     CanaryInjected,
     ClientStalled,
@@ -103,6 +104,7 @@ __all__ = [
     "OPEN_INTENTS",
     "OPERATIONS",
     "READ_SECONDS",
+    "REFUSED",
     "RELOADS",
     "ROUTE",
     "ROUTED",
@@ -278,6 +280,15 @@ NOT_PORTABLE: Final = MetricRow(
     (Configured.OPERATOR,),
     moved_by=(By(NotPortable),),
 )
+REFUSED: Final = MetricRow(
+    "shadow_refused_calls_total",
+    "counter",
+    "Calls that were refused because DynamoDB, the primary, does not support them, by the operator or option, without "
+    "those that accept_not_portable names.",
+    ("collection", "operator"),
+    (Configured.OPERATOR,),
+    moved_by=(By(CallRefused),),
+)
 DEFERRED: Final = MetricRow(
     "shadow_deferred_writes_total",
     "counter",
@@ -432,6 +443,7 @@ TABLE: Final[tuple[MetricRow, ...]] = (
     SHED,
     INCOMPARABLE,
     NOT_PORTABLE,
+    REFUSED,
     DEFERRED,
     UNJOURNALED,
     DAMAGED,

@@ -23,6 +23,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from shadow.model.events import (
     CallAbandoned,
+    CallRefused,
     CapacityConsumed,
     ClientStalled,
     ComparisonFinished,
@@ -55,6 +56,7 @@ from shadow.observe.metric_table import (
     NOISE,
     NOT_PORTABLE,
     OPERATIONS,
+    REFUSED,
     RELOADS,
     ROUTED,
     SHED,
@@ -151,7 +153,8 @@ class Metrics:
             ComparisonFinished: [self._compared],
             NoiseMeasured: [self._noise_measured],
             RouteChanged: [self._routed],
-            NotPortable: [self._not_portable],
+            NotPortable: [functools.partial(self._operator, NOT_PORTABLE)],
+            CallRefused: [functools.partial(self._operator, REFUSED)],
         }
         for kind, handler in (*self.guards.handlers().items(), *self.latencies.handlers().items()):
             handlers.setdefault(kind, []).append(handler)
@@ -197,10 +200,10 @@ class Metrics:
         if event.verb in READS:
             self.recent.add(self._name(event.collection), event.verdict, event.count)
 
-    def _not_portable(self, event: NotPortable) -> None:
+    def _operator(self, row: MetricRow, event: NotPortable | CallRefused) -> None:
         """Creates the series of this operator. There is a fixed list of them, and each collection uses few."""
         if event.collection in self._known and event.operator in NAMES:
-            self._series[NOT_PORTABLE.name].allow((event.collection, event.operator))
+            self._series[row.name].allow((event.collection, event.operator))
 
     def _noise_measured(self, event: NoiseMeasured) -> None:
         self._noise[self._name(event.collection), event.verdict] += 1

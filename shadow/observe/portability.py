@@ -11,10 +11,15 @@ from typing import Any, Final
 from shadow.model.operation import Verb
 from shadow.model.uses import Uses, UsesOf, merged
 
-__all__ = ["ADVICE", "Portability", "shown_uses"]
+__all__ = ["ADVICE", "LOST", "Portability", "shown_uses"]
 
 ADVICE: Final = (
     "DynamoDB as primary refuses it: change the application, or name it in `accept_not_portable` of the collection"
+)
+
+LOST: Final = (
+    "DynamoDB is the primary and does not support it: change the application, or flip back; if it may fail, name it in "
+    "`accept_not_portable` of the collection"
 )
 
 

@@ -13,7 +13,7 @@ from shadow.errors import UnsupportedOperation
 from shadow.model.events import NotPortable, OperationFinished, ReadFinished, ReadRouted, Reporter
 from shadow.model.expiry import hide, joined_collections, unexpired
 from shadow.model.operation import Hit, MongoOnly, Query, Verb
-from shadow.model.outcome import Outcome, classify
+from shadow.model.outcome import Outcome, classify, is_denied
 from shadow.model.phase import Role, Route, StoreName
 from shadow.model.reads import Aggregate, Count, Distinct, Find, FindOne, Read, ValueRead
 from shadow.model.values import snapshot
@@ -71,19 +71,21 @@ class ReadRouter:
                 return hit
         # The commonest call of all: no datum and no coroutine more than it needs.
         sampled = not alone and self._reader.sampled(route)
-        outcome, started = Outcome.ACKED, time.perf_counter()
+        outcome, refused, started = Outcome.ACKED, False, time.perf_counter()
         try:
             with self._traces.request(route.primary):
                 hit = await self._stores[route.primary].find_one(collection, query)
         except Exception as error:
-            outcome = classify(error)
+            outcome, refused = classify(error), is_denied(error)
             if sampled:
                 self._offer_refusal(collection, FindOne(first(query, 1)), error, route)
             raise
         finally:
             seconds = time.perf_counter() - started
             self._reporter.publish(
-                OperationFinished(collection, Verb.FIND_ONE, route.primary, Role.PRIMARY, outcome, seconds)
+                OperationFinished(
+                    collection, Verb.FIND_ONE, route.primary, Role.PRIMARY, outcome, seconds, denied=refused
+                )
             )
         if sampled:
             hits = [] if hit is None else [snapshot_of(hit)]
@@ -106,7 +108,7 @@ class ReadRouter:
         sampled = not alone and self._reader.sampled(route)
         kept = KeptHits(self._limits.compare_documents) if sampled else None
         watch = Stopwatch()
-        outcome, whole = Outcome.ACKED, False
+        outcome, refused, whole = Outcome.ACKED, False, False
         try:
             async for page in self._traces.pages(route.primary, self._stores[route.primary].find(collection, query)):
                 if kept is not None:
@@ -116,14 +118,14 @@ class ReadRouter:
                 watch.start()
             whole = True
         except Exception as error:
-            outcome, kept = classify(error), None
+            outcome, refused, kept = classify(error), is_denied(error), None
             if sampled:
                 self._offer_refusal(collection, Find(query), error, route)
             raise
         finally:
             seconds = watch.seconds
             self._reporter.publish(
-                OperationFinished(collection, Verb.FIND, route.primary, Role.PRIMARY, outcome, seconds)
+                OperationFinished(collection, Verb.FIND, route.primary, Role.PRIMARY, outcome, seconds, denied=refused)
             )
             watch.start()
             if kept is not None:
@@ -154,7 +156,7 @@ class ReadRouter:
                     self._reader.offer_values(collection, read, given, route, by=Role.SECONDARY)
                 return routed.value
         sampled = not alone and self._reader.sampled(route)
-        outcome, started = Outcome.ACKED, time.perf_counter()
+        outcome, refused, started = Outcome.ACKED, False, time.perf_counter()
         if sampled and any(self._expiry(name) for name in joined_collections(read)):
             # The stores delete what has expired there at different times, and a join shows it.
             self._reader.incomparable(collection, read.verb, Incomparable.EXPIRING)
@@ -163,14 +165,14 @@ class ReadRouter:
             with self._traces.request(route.primary):
                 found = await ask_store(self._stores[route.primary], collection, read)
         except Exception as error:
-            outcome = classify(error)
+            outcome, refused = classify(error), is_denied(error)
             if sampled:
                 self._offer_refusal(collection, read, error, route)
             raise
         finally:
             seconds = time.perf_counter() - started
             self._reporter.publish(
-                OperationFinished(collection, read.verb, route.primary, Role.PRIMARY, outcome, seconds)
+                OperationFinished(collection, read.verb, route.primary, Role.PRIMARY, outcome, seconds, denied=refused)
             )
         if sampled:
             self._reader.offer_values(collection, read, snapshot(found), route, seconds=seconds)

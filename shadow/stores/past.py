@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, runtime_checkable
 
+from shadow.errors import ShadowError, UnsupportedOperation
 from shadow.model.verdict import Bypass
 from shadow.model.version import Key
 
-__all__ = ["BEGUN", "TOO_OLD", "HistoryLost", "PastPage", "PastWrite", "Streaming"]
+__all__ = ["BEGUN", "TOO_OLD", "HistoryLost", "PastPage", "PastWrite", "Streaming", "untold"]
 
 TOO_OLD: Final = "the stream no longer has what happened after the last position"
 BEGUN: Final = "relaying began: what was written past shadow before is not known"
+
+
+_UNAUTHORIZED: Final = 13
+_REQUEST: Final = re.compile(r" \(request [^)]*\)")
 
 
 class HistoryLost(Exception):
@@ -63,3 +69,22 @@ class Streaming(Protocol):
         """Pages of changes to the configured collections after `cursor`, from now on with None; empty pages where
         nothing happens. Without end, except that the stream itself may end: then it is opened again with the last
         cursor. Raises `HistoryLost`, and what the driver raises."""
+
+
+def untold(error: Exception) -> str:
+    """Why a store tells no changes, with the next step where it is known: for people, on one line, without document
+    content, and the same each time for the same cause."""
+    if isinstance(error, UnsupportedOperation):
+        return f"{error.reason}; {error.hint}" if error.hint else error.reason
+    if isinstance(error, ShadowError):
+        return f"{error.message}; {error.hint}" if error.hint else error.message
+    details = getattr(error, "details", None)
+    details = details if isinstance(details, Mapping) else {}
+    if "awsCode" in details:  # the text is shadow's own
+        return _REQUEST.sub("", str(details.get("errmsg") or error)).replace("\n  hint: ", "; ")
+    code = getattr(error, "code", None)
+    name = type(error).__name__ if code is None else f"{type(error).__name__} {code}"
+    named = details.get("codeName")
+    if code == _UNAUTHORIZED:
+        return f"{name}: the user lacks `changeStream` or `find` on the database: shadow config check --connect"
+    return f"{name} ({named})" if named else name

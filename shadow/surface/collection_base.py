@@ -55,6 +55,9 @@ class Handle(Protocol):
     def is_on_mongo(self, collection: str) -> bool:
         """Whether MongoDB is the primary of a configured collection, as far as is known now."""
 
+    def refused(self, collection: str, refusal: UnsupportedOperation) -> None:
+        """Notes a call that is refused because DynamoDB is the primary of its collection."""
+
     def kept(self) -> ClientDefaults:
         """The preference and concerns of the MongoDB client for every read and write."""
 
@@ -220,9 +223,10 @@ class CollectionBase(NotIterable):
                 passing.take_option("let", take.let)
             return build(passing)
         except UnknownOperator as error:
-            if not self._passes_on():
-                raise error.as_of_the_driver() from error
             newer = UnsupportedOperation(error.operator, "this library does not know it; a newer server may")
+            if not self._passes_on():
+                self._note_refused(newer)
+                raise error.as_of_the_driver() from error
             passing = self._passing(newer)
             if take.let is not None:
                 passing.take_option("let", take.let)
@@ -249,8 +253,13 @@ class CollectionBase(NotIterable):
     def _passing(self, refusal: UnsupportedOperation) -> PassingArguments:
         """Raises `refusal` if the configuration wants that, or MongoDB is not the primary."""
         if not self._passes_on():
+            self._note_refused(refusal)
             raise refusal
         return PassingArguments(self._take, refusal)
+
+    def _note_refused(self, refusal: UnsupportedOperation) -> None:
+        if self._spec.passes_on:  # else it is refused whichever store is the primary
+            self._handle.refused(self._name, refusal)
 
     def _traced(
         self, verb: str, arguments: Sequence[Any] = (), options: Mapping[str, Any] = NO_OPTIONS

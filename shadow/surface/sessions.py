@@ -69,7 +69,9 @@ def in_session(collection: str, handle: Any, verb: str, session: Any) -> Any:
     if verb == "estimated_document_count":
         raise ConfigurationError("estimated_document_count does not support sessions")
     if session.options.snapshot and not handle.is_on_mongo(collection):
-        raise UnsupportedOperation("a snapshot session", "reads of DynamoDB show the newest documents")
+        refusal = UnsupportedOperation("a snapshot session", "reads of DynamoDB show the newest documents")
+        handle.refused(collection, refusal)
+        raise refusal
     if verb in _ABOUT:
         if session.in_transaction:
             _refuse_in_transaction(verb)

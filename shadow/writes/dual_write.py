@@ -20,7 +20,7 @@ from shadow.host.failpoints import Point
 from shadow.model.bounds import Refusal, held_to
 from shadow.model.events import OperationFinished
 from shadow.model.operation import ANY, Applied, Change, Verb, Write, at_key
-from shadow.model.outcome import Outcome, classify
+from shadow.model.outcome import Outcome, classify, is_denied
 from shadow.model.phase import Role, Route, StoreName, WriteMode
 from shadow.model.verdict import Deferral
 from shadow.model.version import fresh_id
@@ -133,7 +133,10 @@ class DualWrite:
         seconds = time.perf_counter() - started
         fault = _fault(results)
         outcome = Outcome.ACKED if fault is None else classify(fault)
-        self._reporter.publish(OperationFinished(collection, verb, route.primary, Role.PRIMARY, outcome, seconds))
+        refused = fault is not None and is_denied(fault)
+        self._reporter.publish(
+            OperationFinished(collection, verb, route.primary, Role.PRIMARY, outcome, seconds, denied=refused)
+        )
         return results
 
     def _bounds(self, collection: str, route: Route) -> Refusal | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,7 @@ from shadow import Shadow
 from shadow.config import CollectionSettings, Settings
 from shadow.errors import UnsupportedOperation
 from shadow.model.phase import StoreName, Unsupported
+from shadow.mongoql.portability import name_of
 from shadow.mongoql.support import Family, Support, SupportEntry, entries
 from shadow.surface.collection import Collection
 from tests.support.drawn import Draws
@@ -403,25 +405,44 @@ REFUSED: Final[dict[str, tuple[str, Any]]] = {
 
 @pytest.mark.parametrize(
     ("primary", "options"),
-    [(StoreName.DYNAMO, {}), (StoreName.MONGO, {"unsupported": Unsupported.REFUSE})],
-    ids=["dynamo", "refuse"],
+    [
+        (StoreName.DYNAMO, {}),
+        (StoreName.DYNAMO, {"accept_not_portable": ("collation", "$lookup")}),
+        (StoreName.DYNAMO, {"unsupported": Unsupported.REFUSE}),
+        (StoreName.MONGO, {"unsupported": Unsupported.REFUSE}),
+    ],
+    ids=["dynamo", "accepted", "dynamo-refuse", "refuse"],
 )
 async def test_it_is_refused_by_name_after_the_flip_or_by_configuration(
     tmp_path: Path, mongo_url: str, dynamodb_local_url: str, fresh_name: str, primary: StoreName, options: Any
 ) -> None:
+    """Each call is counted once, by its operator, where it is the flip that has ended it, and nobody has accepted
+    that."""
     settings = settings_like(tmp_path, mongo_url, dynamodb_local_url, fresh_name, primary, **options)
     async with Shadow.from_settings(settings) as shadow:
         await shadow.prepare()
         things = shadow["things"]
         await things.insert_many([{"_id": n, "n": n} for n in range(4)])
+        operators: Counter[str] = Counter()
         for verb, (name, call) in REFUSED.items():
             with pytest.raises(UnsupportedOperation, match=re.escape(name)) as refused:
                 await call(things)
             assert refused.value.code == 115, verb
+            operators[name_of(refused.value)] += 1
+            counted = refused_calls(shadow)
+            lost = {each: n for each, n in operators.items() if each not in options.get("accept_not_portable", ())}
+            assert counted == ({} if "unsupported" in options else lost), verb
         assert await things.find().sort("_id").to_list(None) == [{"_id": n, "n": n} for n in range(4)]
         assert (await shadow.admin.status())["not_portable"] == {}
         await assert_level(shadow)
     drop(mongo_url, fresh_name)
+
+
+def refused_calls(shadow: Shadow) -> dict[str, float]:
+    """By operator, without zeros."""
+    text = shadow.admin.metrics()[0].decode()
+    found = re.findall(r'^shadow_refused_calls_total{collection="things",operator="([^"]+)"} ([0-9.]+)$', text, re.M)
+    return {name: float(value) for name, value in found if float(value)}
 
 
 async def test_it_is_counted_listed_and_closes_a_gate_unless_it_is_accepted(

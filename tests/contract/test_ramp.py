@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -81,6 +81,7 @@ class Process:
         plan: RampPlan = PLAN,
         hooks: Hooks = NO_HOOKS,
         take_back: TakeBack = lambda window, names: "not in this test",
+        collections: Sequence[str] = ("users",),
     ) -> None:
         self.closed: list[str] = []
         self.routing = Routing()
@@ -89,9 +90,9 @@ class Process:
         self.name = name
         self.beat = 0
         self.events: list[Any] = []
-        self.metrics = Metrics(["users"])
+        self.metrics = Metrics(collections)
         self.routes = Routes(
-            {"users": Route(MONGO, Phase.SHADOW)},
+            dict.fromkeys(collections, Route(MONGO, Phase.SHADOW)),
             on_change=lambda name, route: self.publish(RouteChanged(name, route)),
             on_unknown=lambda name: None,
         )
@@ -109,7 +110,7 @@ class Process:
                 routing=lambda: self.routing,
                 take_back=take_back,
             ),
-            {"users": {DYNAMO: plan}},
+            {each: {DYNAMO: plan} for each in collections},
         )
 
     def publish(self, event: Event) -> None:

@@ -16,7 +16,7 @@ from shadow.control.guard_record import RampState, WatchState, WatchWindow
 from shadow.control.members import Member
 from shadow.errors import ControlError
 from shadow.fleet.flip import check_unwatched
-from shadow.fleet.watch import ended
+from shadow.fleet.watch_window import ended
 from shadow.host.process import Owner, this_process
 from shadow.jobs.target import JobRefused
 from shadow.model.guards import GuardLimits, WatchPlan
@@ -29,11 +29,13 @@ MONGO, DYNAMO = StoreName.MONGO, StoreName.DYNAMO
 PLAN: Final = WatchPlan(60.0, limits=GuardLimits(window=10_000.0, at_least=50))
 
 
-def flip(records: Store, to: StoreName, id: str = "f", watch: WatchPlan | None = None) -> None:
+def flip(
+    records: Store, to: StoreName, id: str = "f", watch: WatchPlan | None = None, of: Sequence[str] = ("users",)
+) -> None:
     """A flip as it is committed."""
     seen = flip_record.load(records)
-    made = Flip(id, FlipKind.FLIP, FlipState.HOLDING, {"users": to}, by="me", watch=watch)
-    placed = dict(seen.placed) or {"users": RouteRecord(to.other)}
+    made = Flip(id, FlipKind.FLIP, FlipState.HOLDING, dict.fromkeys(of, to), by="me", watch=watch)
+    placed = dict.fromkeys(of, RouteRecord(to.other)) | dict(seen.placed)
     committed = dataclasses.replace(seen, placed=placed, flip=made).committed(7.0, spent=True)
     assert flip_record.save(records, committed) is not None
 
@@ -41,38 +43,46 @@ def flip(records: Store, to: StoreName, id: str = "f", watch: WatchPlan | None =
 class Watcher(Process):
     """A process that follows the routing record, and whose ways back the test makes or refuses."""
 
-    def __init__(self, records: Store, name: str, clock: Clock) -> None:
-        super().__init__(records, name, clock, take_back=self.take_back)
+    def __init__(self, records: Store, name: str, clock: Clock, collections: Sequence[str] = ("users",)) -> None:
+        super().__init__(records, name, clock, take_back=lambda *asked: self.goes_back(*asked), collections=collections)
+        self.goes_back = self.take_back
+        self.collections = collections
         self.tried: list[float] = []
+        self.taken: list[Sequence[str]] = []
+        """The collections of each attempt."""
         self.why_not = ""
 
     def take_back(self, window: WatchWindow, names: Sequence[str]) -> str:
         self.tried.append(self.clock.at)
-        assert list(names) == ["users"]
+        self.taken.append(names)
         if not self.why_not:
-            flip(self.records, window.to.other, "back")
+            flip(self.records, window.to.other, "back", of=names)
         return self.why_not
 
-    def heartbeat(self, **odd: int) -> None:
+    def heartbeat(self, of: str = "users", **odd: int) -> None:
+        """`odd`: what goes otherwise in the traffic of `of`."""
         if not self.records.down:
             self.routing = flip_record.load(self.records)
-        if "users" in self.routing.placed:
-            placed = self.routing.placed["users"]
-            self.routes.set("users", Route(placed.primary, Phase.SHADOW, epoch=placed.epoch))
-        traffic(self.metrics, **odd)
+        figures: dict[str, CollectionHealth] = {}
+        for name in self.collections:
+            if name in self.routing.placed:
+                placed = self.routing.placed[name]
+                self.routes.set(name, Route(placed.primary, Phase.SHADOW, epoch=placed.epoch))
+            traffic(self.metrics, name, **(odd if name == of else {}))
+            figures[name] = CollectionHealth(
+                secondary=SecondaryHealth(()),
+                comparison=ComparisonHealth(True, True),
+                guards=self.metrics.guards.of(name),
+            )
         self.beat += 1
-        health = CollectionHealth(
-            secondary=SecondaryHealth(()),
-            comparison=ComparisonHealth(True, True),
-            guards=self.metrics.guards.of("users"),
-        )
         owner = Owner(this_process().place, this_process().pid, this_process().started)
-        row = Member(self.name, owner, "a journal", beat=self.beat, figures={"users": health})
+        row = Member(self.name, owner, "a journal", beat=self.beat, figures=figures)
         if not self.records.down:
             row.write(self.records)
 
-    async def round(self, **odd: int) -> None:
-        await super().round(**odd)
+    async def round(self, of: str = "users", **odd: int) -> None:
+        self.heartbeat(of, **odd)
+        await self.guarding.round()
         task = self.guarding._watching._task
         if task is not None:
             await task
@@ -96,11 +106,11 @@ def two(records: Store, clock: Clock) -> tuple[Watcher, Watcher]:
     return Watcher(records, "a", clock), Watcher(records, "b", clock)
 
 
-async def rounds(count: int, *processes: Watcher, **odd: int) -> None:
+async def rounds(count: int, *processes: Watcher, of: str = "users", **odd: int) -> None:
     for _ in range(count):
         processes[0].clock.at += ROUND
         for each in processes:
-            await each.round(**odd)
+            await each.round(of, **odd)
 
 
 def window(records: Store, id: str = "f") -> WatchWindow:
@@ -111,9 +121,9 @@ def steps(records: Store) -> list[str]:
     return [each["step"] for each in reversed(receipts.listed(records, "watch"))]
 
 
-def counted(process: Process) -> dict[str, float]:
+def counted(process: Process, of: str = "users") -> dict[str, float]:
     lines = process.metrics.render()[0].decode().splitlines()
-    found = [line for line in lines if line.startswith('shadow_flip_watches_total{collection="users"')]
+    found = [line for line in lines if line.startswith(f'shadow_flip_watches_total{{collection="{of}"')]
     return {each.split('step="')[1].split('"')[0]: n for each in found if (n := float(each.rpartition(" ")[2]))}
 
 

@@ -145,7 +145,7 @@ async def test_whatever_a_bare_client_writes_reaches_the_secondary_and_closes_no
         await things.delete_one({"_id": "ours"})
         await things.update_one({"_id": "upserted"}, {"$set": {"n": 2}}, upsert=True)
         await site.level(shadow)
-        await asyncio.sleep(2.0)
+        await asyncio.sleep(3.0)
         assert total(shadow, "shadow_heals_total") == {}, "a write of the library itself is not healed"
         assert relayed(shadow) == {}
 
@@ -437,7 +437,7 @@ async def test_what_dynamodb_deletes_by_itself_goes_from_the_secondary_and_nobod
         with MongoClient[dict[str, Any]](site.mongo_url) as client:
             things = client[site.database][COLLECTION]
             await until(lambda: not things.count_documents({"_id": "by hand", "_shadow.t": None}), 60)
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(3.0)
         assert relayed(shadow) == {"inserted": 1}
         assert total(shadow, "shadow_out_of_band_writes_total") == {}
         assert not await unverified(shadow)

@@ -18,7 +18,7 @@ from pymongo.errors import PyMongoError
 
 from shadow import Shadow
 from shadow.embedded.servers import FaultProxy
-from shadow.errors import WritesHeld
+from shadow.errors import UnsupportedOperation, WritesHeld
 from shadow.fleet import participant
 from shadow.model.phase import StoreName
 from tests.e2e.test_migration_commands import Operator
@@ -180,6 +180,46 @@ async def test_a_new_primary_that_is_slow_wrong_or_throttled_is_left_by_itself_a
     assert all(each["by"].startswith("the watch window, ") and each["held_seconds"] for each in ways_back)
     told = Counter(each["step"] for each in filed if each["kind"] == "watch")
     assert told == {"opened": 3, "broken": 3, "taken_back": 3}
+
+
+async def test_a_new_primary_that_refuses_a_query_of_the_application_is_left_by_itself_and_the_operator_is_named(
+    watched: Watched,
+) -> None:
+    """What it does not support never reaches it, so that no store reports an error."""
+    one, two = (each[COLLECTION] for each in watched.shadows)
+    unportable = {"_id": {"$in": READ}, "$where": "this.n >= 0"}
+    assert await one.find_one(unportable) is not None
+    refused: list[UnsupportedOperation] = []
+
+    async def ask(things: Any) -> None:
+        while not watched.ended.is_set():
+            try:
+                await things.find_one(unportable)
+            except UnsupportedOperation as error:
+                refused.append(error)
+            await asyncio.sleep(0.02)
+
+    async with watched.load():
+        await watched.flip(errors="2%")
+        asking = [asyncio.create_task(ask(each)) for each in (one, two)]
+        found = await watched.taken_back(f"refused of {COLLECTION}: ")
+        assert await two.find_one(unportable) is not None
+    await asyncio.gather(*asking)
+    for said in (found["reason"], found["guards"]["refused"]):
+        assert "calls (" in said
+        assert ") are not supported, at most 2.00%: $where " in said
+    assert watched.failed == 0, "nothing else has failed"
+    line = f'shadow_refused_calls_total{{collection="{COLLECTION}",operator="$where"}} '
+    texts = [each.admin.metrics()[0].decode() for each in watched.shadows]
+    counted = [float(text.partition(line)[2].partition("\n")[0] or 0) for text in texts]
+    assert sum(counted) == len(refused) > 0
+    (receipt,) = [
+        each
+        for each in json.loads(await watched.run("fleet", "receipts", "--json"))
+        if each["kind"] == "watch" and each["step"] == "taken_back"
+    ]
+    assert "$where" in receipt["reason"]
+    await watched.site.level(watched.shadows[0])
 
 
 async def test_while_a_flip_is_watched_nothing_ends_the_dual_writes_and_an_operator_may_end_the_window(

@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 from shadow.compare.diff import Hasher
 from shadow.compare.equality import agree
 from shadow.embedded.audit import dynamo_client
+from shadow.errors import UnsupportedOperation
 from shadow.host.failpoints import no_failpoint
 from shadow.journal.sqlite.file import FileSettings
 from shadow.journal.sqlite.journal import SqliteJournal
@@ -225,6 +226,8 @@ class Routed(Backend):
     def is_on_mongo(self, collection: str) -> bool:
         """Never: nothing is left to MongoDB alone."""
         return False
+
+    def refused(self, collection: str, refusal: UnsupportedOperation) -> None: ...
 
     traces = NO_TRACES
 

@@ -310,7 +310,7 @@ DIVERGENCE: Final = Board(
                 Panel(
                     "Incomparable, by reason",
                     "What a comparison could not decide, and why: MongoDB leaves it open, an answer was cut, or only "
-                    "MongoDB can do it (by operator).",
+                    "MongoDB can do it (by operator); and, with DynamoDB as primary, what is refused for that.",
                     [
                         (
                             _rate("shadow_incomparable_total", "collection, reason") + " > 0",
@@ -319,6 +319,10 @@ DIVERGENCE: Final = Board(
                         (
                             _rate("shadow_not_portable_total", "collection, operator") + " > 0",
                             "{{collection}} only MongoDB: {{operator}}",
+                        ),
+                        (
+                            _rate("shadow_refused_calls_total", "collection, operator") + " > 0",
+                            "{{collection}} refused: {{operator}}",
                         ),
                     ],
                     unit="cps",

@@ -10,6 +10,7 @@ from typing import Any, Self
 from shadow.compare.diff import Hasher
 from shadow.compare.rules import Excuses, Rule
 from shadow.control.sqlite import SqliteRecords
+from shadow.errors import UnsupportedOperation
 from shadow.fleet.made_indexes import SharedIndexes
 from shadow.host.failpoints import Failpoints, no_failpoint
 from shadow.journal.base import JournalStats
@@ -145,6 +146,8 @@ class Pair:
     def is_on_mongo(self, collection: str) -> bool:
         """Never: a store in memory can do nothing that another one cannot."""
         return False
+
+    def refused(self, collection: str, refusal: UnsupportedOperation) -> None: ...
 
     def get_collection(self, name: str) -> Collection:
         return Collection(CollectionSpec(name), self)

@@ -81,6 +81,8 @@ def watches(**steps: str) -> dict[str, str]:
 
 
 WATCHED: Final = f'shadow_flip_watch{{{USERS},instance="a"}}'
+REFUSED: Final = 'shadow_refused_calls_total{collection="users",operator="$where"}'
+NO_OTHER: Final = {'shadow_refused_calls_total{collection="users",operator="other"}': still(0)}
 MISMATCHES: Final = f'shadow_mismatches_total{{{USERS},kind="value"}}'
 OPEN: Final = f'shadow_journal_open_intents{{{USERS},instance="a"}}'
 REJECTED: Final = 'shadow_config_reloads_total{instance="a",result="rejected"}'
@@ -179,6 +181,16 @@ CASES: Final = [
     Case("ShadowControlDown", "for a moment", False, {CONTROL: "1+0x100 0+0x2 1+0x60"}),
     Case("ShadowBypassed", "written past", True, {BYPASSING: "0+0x60 3+0x80"}),
     Case("ShadowBypassed", "never", False, {BYPASSING: still(0)}),
+    Case("ShadowCallsRefused", "again and again", True, {**NO_OTHER, REFUSED: rising(1)}),
+    Case("ShadowCallsRefused", "one, of an operator that is new", True, {**NO_OTHER, REFUSED: "_x115 1+0x25"}),
+    Case(
+        "ShadowCallsRefused",
+        "one of an unlisted operator",
+        True,
+        {'shadow_refused_calls_total{collection="users",operator="other"}': "0+0x115 1+0x25"},
+    ),
+    Case("ShadowCallsRefused", "none", False, NO_OTHER),
+    Case("ShadowCallsRefused", "some long ago", False, {**NO_OTHER, REFUSED: "_x10 1 2 3 4+0x130"}),
     Case("ShadowFlipTakenBack", "taken back", True, watches(broken="0+0x100 1+0x40", taken_back="0+0x101 1+0x39")),
     Case("ShadowFlipTakenBack", "held", False, watches(opened="0+0x50 1+0x90", ended="0+0x100 1+0x40")),
     Case("ShadowFlipNotTakenBack", "not yet", True, {WATCHED: "1+0x110 3+0x30"}),

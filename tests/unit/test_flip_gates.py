@@ -165,6 +165,11 @@ CASES: Final[list[tuple[str, str, Callable[[Place], object]]]] = [
     ("way back", "never rehearsed", lambda place: place.forget("receipt/")),
     ("way back", "h ago", lambda place: (place.forget("receipt/"), place.rehearsed(age=2 * REHEARSED))),
     ("writers", "out-of-band writes: 2", lambda place: place.process(bypassing=2)),
+    (
+        "writers after",
+        "would not be relayed: the table app-things has no stream",
+        lambda place: place.process(behind=0.5, unrelayed_after="the table app-things has no stream"),
+    ),
     ("indexes", "1 have no counterpart", lambda place: place.process(indexes_lost=["bio_text"])),
     ("indexes", "not known", lambda place: place.process(indexes_known=False)),
     (
@@ -207,6 +212,17 @@ def test_open_findings_are_told_with_the_host_that_keeps_them(place: Place) -> N
     (gate,) = (each for each in said["closed"] if each["name"] == "findings")
     assert f"kept on far: /var/shadow.db.findings: `shadow verify {NAME}` there" in gate["look_at"]
     assert "near" not in gate["look_at"]
+
+
+def test_a_stream_that_nobody_can_read_hinders_no_rehearsal_and_no_end(place: Place) -> None:
+    """There is no flip after either."""
+    place.process(behind=0.5, unrelayed_after="no stream")
+    assert [each["name"] for each in place.flip("--dry-run")[1]["closed"]] == ["writers after"]
+    assert place.flip("--dry-run", "--rehearse")[1]["closed"] == []
+    words = ["complete", NAME, "--json", "--config", str(place.config)]
+    routing.change(place.records, lambda seen: seen.with_placed({NAME: dataclasses.replace(DUAL, primary=DYNAMO)}))
+    said = json.loads(CliRunner().invoke(app, words).stdout)
+    assert "writers after" not in {each["name"] for each in said["closed"]}
 
 
 def test_every_gate_has_its_case() -> None:

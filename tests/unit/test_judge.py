@@ -6,7 +6,8 @@ import copy
 import dataclasses
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import bson
@@ -40,8 +41,31 @@ _A_RUN = 3600.0
 """Seconds from the collection of the tests, when cases are made, to the last one."""
 
 
-def relay(*, behind: float = 0.5, fault: str = "", count: int = 0, last: float = 0.0) -> dict[str, Any]:
-    return {"mongo": {"behind": behind, "fault": fault, "collections": {"users": {"count": count, "last": last}}}}
+def relay(
+    *,
+    store: str = "mongo",
+    behind: float = 0.5,
+    fault: str = "",
+    count: int = 0,
+    last: float = 0.0,
+    unread: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    relayed = {"users": {"count": count, "last": last}}
+    return {store: {"behind": behind, "fault": fault, "collections": relayed, "unread": dict(unread)}}
+
+
+@pytest.mark.parametrize("primary", ["mongo", "dynamo"])
+def test_what_one_store_does_not_tell_closes_the_gate_of_its_role_alone(status: dict[str, Any], primary: str) -> None:
+    """The primary's stream counts now, the other one's after a flip; and of another collection neither."""
+    other = {"mongo": "dynamo", "dynamo": "mongo"}[primary]
+    status["collections"]["users"]["primary"] = primary
+    for fault in ({"fault": "no right"}, {"unread": {"users": "no right"}}):
+        for store, gate in ((primary, "writers"), (other, "writers after")):
+            status["relay"] = {**relay(store="mongo"), **relay(store="dynamo"), **relay(store=store, **fault)}
+            (shut,) = [each for each in judge(status).gates if not each.ok]
+            assert (shut.name, "no right" in shut.said, "no right" in shut.look_at) == (gate, True, True)
+    status["relay"] = {**relay(store=primary), **relay(store=other, unread={"others": "no right"}, behind=99.0)}
+    assert judge(status).safe, "how far the secondary's is behind says nothing of it"
 
 
 def test_writes_that_were_relayed_a_while_ago_close_nothing(status: dict[str, Any]) -> None:
@@ -84,6 +108,8 @@ def test_where_all_is_well_it_is_safe(status: dict[str, Any]) -> None:
         ("relay", relay(behind=11.0), "writers"),
         ("relay", relay(fault="no replica set"), "writers"),
         ("relay", relay(count=1, last=time.time() + _A_RUN), "writers"),
+        ("relay", {**relay(), **relay(store="dynamo", fault="no process relays")}, "writers after"),
+        ("relay", {**relay(), **relay(store="dynamo", unread={"users": "no stream"})}, "writers after"),
         ("index_health.users", {"indexes_known": True, "indexes_lost": ["bio_text"]}, "indexes"),
         ("index_health.users", {"indexes_known": False, "indexes_lost": []}, "indexes"),
         ("not_portable", {"users": {"not_accepted": ["$where"]}}, "portable"),
@@ -153,7 +179,7 @@ def test_figures_are_small_and_survive_the_stores_that_a_fleet_shares(status: di
     said = figures(status)
     assert json.loads(json.dumps(said)) == said
     assert bson.decode(bson.encode(said)) == said
-    assert len(json.dumps(said["users"])) < 500
+    assert len(json.dumps(said["users"])) < 550
 
 
 def test_what_a_fleet_has_compared_and_shed_is_added_up(status: dict[str, Any]) -> None:
@@ -197,8 +223,9 @@ def test_a_process_that_does_not_know_a_collection_or_a_figure_closes_its_gates(
     well = changed(status)
     every = sorted(gate.name for gate in of_figures(well))
     assert closed(well, {}) == every
-    # Where findings are kept is shown, and whether a comparison that does not work proves nothing yet is for guards.
-    for name in figures(status)["users"].keys() - {"kept", "undecided"}:
+    # Where findings are kept is shown; whether a comparison that does not work proves nothing yet is for guards; and
+    # versions before know nothing of the stream of the secondary.
+    for name in figures(status)["users"].keys() - {"kept", "undecided", "unrelayed_after"}:
         less = {"users": {key: value for key, value in well["users"].items() if key != name}}
         assert closed(well, less), name
         assert closed(well, changed(status, **{name: None})), name

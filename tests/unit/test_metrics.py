@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from shadow.model.background import Background
 from shadow.model.events import (
     BackgroundTaskFailed,
+    CallRefused,
     CanaryFound,
     CanaryInjected,
     ComparisonFinished,
@@ -139,6 +140,7 @@ def use(metrics: Metrics) -> None:
     metrics.count(ReadShed("users", Verb.FIND, ShedReason.LANE_FULL))
     metrics.count(ComparisonUndecided("users", Verb.FIND, Incomparable.ROUNDING))
     metrics.count(NotPortable("users", Verb.FIND, "other"))
+    metrics.count(CallRefused("users", "other"))
     metrics.count(WriteDeferred("users", Deferral.DEADLINE))
     metrics.count(HealFinished("users", Healing.COPIED))
     metrics.count(WriteUnjournaled("users", taken=False))
@@ -259,6 +261,8 @@ def test_what_is_not_configured_counts_as_other() -> None:
         metrics.count(ReadShed(name, Verb.FIND, ShedReason.CLOSING))
         metrics.count(NotPortable(name, Verb.FIND, "$where"))
         metrics.count(NotPortable("users", Verb.FIND, name))
+        metrics.count(CallRefused(name, "$where"))
+        metrics.count(CallRefused("users", name))
         metrics.count(WriteDeferred(name, Deferral.CLOSING))
         metrics.count(HealFinished(name, Healing.FAILED))
         metrics.internal_failure(name)

@@ -11,7 +11,7 @@ import pytest
 from pymongo import errors as pm
 
 from shadow.errors import JournalError, UnsupportedOperation
-from shadow.model.outcome import CLASSES, REFUSED_CODES, Outcome, classify, marked
+from shadow.model.outcome import CLASSES, REFUSED_CODES, Outcome, classify, is_denied, marked
 from tests.support.cases import each_of
 
 
@@ -150,3 +150,14 @@ def test_whoever_raises_it_may_know_better() -> None:
     """A mark goes before the table, in both directions."""
     assert classify(marked(pm.DuplicateKeyError("x", 11000), Outcome.UNKNOWN)) is Outcome.UNKNOWN
     assert classify(marked(pm.OperationFailure("x", 18), Outcome.REFUSED)) is Outcome.REFUSED
+
+
+def test_what_the_store_lacks_is_told_from_what_the_statement_deserves() -> None:
+    lacking = [pm.OperationFailure("x", code) for code in (13, 26, 59, 115, 224, 238)]
+    for error in (*lacking, UnsupportedOperation("$where", "x")):
+        assert is_denied(error), error
+    codes = (2, 9, 14, 66, 112, 121, 11000, 262, 18)
+    others = [pm.DuplicateKeyError("x", 11000), *(pm.OperationFailure("x", code) for code in codes)]
+    for error in (*others, pm.AutoReconnect("x"), JournalError("x"), ValueError("x")):
+        assert not is_denied(error), error
+    assert not is_denied(marked(pm.OperationFailure("x", 26), Outcome.UNKNOWN)), "it may have been done"

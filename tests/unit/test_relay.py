@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pymongo.errors import AutoReconnect, OperationFailure
 
 from shadow.control.seat import Seat
 from shadow.control.sqlite import SqliteRecords
-from shadow.errors import JournalError
+from shadow.errors import ControlError, JournalError, UnsupportedOperation
 from shadow.fleet.relay import Relay, RelayContext
 from shadow.host.process import Owner, this_process
 from shadow.journal.base import Entry
@@ -24,7 +25,7 @@ from shadow.model.version import ABSENT, Image, Tombstone, Version
 from shadow.observe.metric_row import Component
 from shadow.routes.routes import Routes
 from shadow.stores.memory import MemoryStore
-from shadow.stores.past import HistoryLost, PastPage, PastWrite
+from shadow.stores.past import HistoryLost, PastPage, PastWrite, untold
 from shadow.writes.heal import heal
 from tests.support.pair import Pair, until
 
@@ -41,8 +42,14 @@ class Script:
     def __init__(self, *openings: tuple[list[PastPage], Exception | None]) -> None:
         self._openings = list(openings)
         self.cursors: list[Mapping[str, Any] | None] = []
+        self.refusal: Exception | None = None
 
-    async def check_stream(self, collections: Iterable[str]) -> None: ...
+    def add(self, pages: list[PastPage]) -> None:
+        self._openings.append((pages, None))
+
+    async def check_stream(self, collections: Iterable[str]) -> None:
+        if self.refusal is not None:
+            raise self.refusal
 
     async def past_writes(self, cursor: Mapping[str, Any] | None) -> AsyncIterator[PastPage]:
         self.cursors.append(cursor)
@@ -69,7 +76,7 @@ class Running:
         if route is not None:
             routes = Routes({"things": route}, on_change=lambda *_: None, on_unknown=lambda _: None)
         context = dataclasses.replace(pair.runtime.context, routes=routes, reporter=self)
-        parts = RelayContext(context, pair.runtime.replicator, self.records, lambda: ["things"], 0.01)
+        parts = self.parts = RelayContext(context, pair.runtime.replicator, self.records, lambda: ["things"], 0.01)
         self.relay = Relay(script, StoreName.MONGO, parts)
 
     def publish(self, event: events.Event) -> None:
@@ -219,7 +226,7 @@ async def test_a_collection_that_the_store_does_not_tell_of_is_unread_and_the_la
     pair: Pair, tmp_path: Path
 ) -> None:
     """Said once, also to processes that do not have the seat, and no more when it is read again."""
-    mute = dataclasses.replace(page(1), unread=(("things", "no stream"), ("of another primary", "none")))
+    mute = dataclasses.replace(page(1), unread=(("things", "no stream"), ("in one store", "none")))
     script = Script(([mute, dataclasses.replace(mute, cursor={"at": 2})], HistoryLost("x")), ([page(3)], None))
     async with Running(pair, tmp_path, script) as running:
         await until(lambda: "things" in running.relay.status().unread)
@@ -236,6 +243,79 @@ async def test_a_collection_that_the_store_does_not_tell_of_is_unread_and_the_la
         running.relay._saved = 0.0
         await running.relay._note(mute, {})
         assert running.relay.status().behind >= 0.05
+
+
+async def test_what_the_secondary_does_not_tell_is_known_before_a_flip_and_is_no_lag(
+    pair: Pair, tmp_path: Path
+) -> None:
+    mute = dataclasses.replace(page(1), unread=(("things", "no stream"),))
+    async with Running(pair, tmp_path, Script(([mute], None)), Route(StoreName.DYNAMO, Phase.SHADOW)) as running:
+        await until(lambda: running.relay.status().unread == {"things": "no stream"})
+        await asyncio.sleep(0.05)
+        await note(running, mute)
+        assert running.relay.status().behind < 0.05
+        pair.routes.set("things", Route(StoreName.MONGO, Phase.SHADOW))
+        running.relay._routes = pair.routes
+        await note(running, mute)
+        assert running.relay.status().behind < 0.05, "from the flip on"
+        await asyncio.sleep(0.05)
+        await note(running, mute)
+        assert running.relay.status().behind >= 0.05
+        said = [each.fields["role"] for each in running.of(events.Noted) if each.name == "relay.unread"]
+        assert said == ["secondary", "primary"]
+
+
+async def note(running: Running, page: PastPage) -> None:
+    running.relay._saved = 0.0
+    await running.relay._note(page, {})
+
+
+async def test_why_nothing_is_relayed_is_known_to_every_process_until_one_relays(pair: Pair, tmp_path: Path) -> None:
+    """With the next step; the place in the stream is kept."""
+    refusal = UnsupportedOperation("observe.follow_writers", "no replica set", hint="make it one")
+    script = Script(([page(1)], AutoReconnect("10.0.0.7:27017: gone")))
+    async with Running(pair, tmp_path, script) as running:
+        other = Relay(script, StoreName.MONGO, running.parts)
+        for error, said in ((None, "AutoReconnect"), (refusal, "no replica set; make it one")):
+            script.refusal = error
+            if error is not None:
+                running.task = asyncio.create_task(running.relay.run())
+            with pytest.raises(AutoReconnect if error is None else UnsupportedOperation):
+                await running.task
+            other._seat._see(running.records.get("relay/mongo"))
+            other._fault = ""
+            assert (other.status().fault, other.status().holder) == (said, "")
+            assert running.noted == {"at": 1}
+        script.refusal = None
+        script.add([page(2)])
+        running.relay._saved = 0.0
+        running.task = asyncio.create_task(running.relay.run())
+        await until(lambda: running.noted == {"at": 2})
+        other._seat._see(running.records.get("relay/mongo"))
+        assert (other.status().fault, bool(other.status().holder)) == ("", True)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (UnsupportedOperation("x", "no stream", hint="make one"), "no stream; make one"),
+        (JournalError("no room"), "no room"),
+        (ControlError("it does not answer", hint="start it"), "it does not answer; start it"),
+        (AutoReconnect("10.0.0.7:27017: connection closed"), "AutoReconnect"),
+        (
+            OperationFailure("{a: 'secret'}", 96, {"codeName": "OperationFailed"}),
+            "OperationFailure 96 (OperationFailed)",
+        ),
+        (
+            OperationFailure("not authorized on app to execute {..}", 13, {"codeName": "Unauthorized"}),
+            "OperationFailure 13: the user lacks `changeStream` or `find` on the database: "
+            "shadow config check --connect",
+        ),
+        (ValueError("a secret"), "ValueError"),
+    ],
+)
+def test_each_reason_why_nothing_is_told_is_one_line_with_its_next_step(error: Exception, said: str) -> None:
+    assert untold(error) == said
 
 
 async def test_a_secondary_that_does_not_answer_is_counted_and_the_write_is_left_to_the_journal(

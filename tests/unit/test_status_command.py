@@ -104,3 +104,6 @@ def test_who_relays_and_what_of_is_not_read_are_shown_whole(
     assert "writers on mongo: relayed by web-1 pid 7, 0.2 s behind: users 3" in told
     assert "writers on dynamo: relayed by web-1 pid 7, 0.2 s behind: none yet; not of users: the table" in told
     assert unread["users"] in told
+    route = CollectionRoute(StoreName.MONGO, Phase.SHADOW, "background", 1.0)
+    status = ProcessStatus({"users": route}, relay=relay, totals=totals, readiness=Readiness(()))
+    assert "not of users after a flip to dynamo[/]: the table" in command._relay("dynamo", relay["dynamo"], status)

@@ -11,12 +11,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from bson import ObjectId
 from pymongo.errors import AutoReconnect, OperationFailure
 
 from shadow.model.schema import CollectionSpec, ExpirySpec, IndexSpec
 from shadow.model.verdict import Bypass
 from shadow.model.version import Tombstone, Version
+from shadow.stores.dynamo.client.errors import translate
 from shadow.stores.dynamo.client.streams import ExpiredIterator, TrimmedStream, endpoint_of
 from shadow.stores.dynamo.items.codec import Codec
 from shadow.stores.dynamo.items.keys import key_text
@@ -29,6 +31,7 @@ from shadow.stores.past import BEGUN, TOO_OLD, HistoryLost, PastPage
 SPEC = CollectionSpec("things")
 TABLE = CollectionTable("p-things", "db.things", SPEC, Codec(SPEC))
 HOUR = 3600.0
+SPACING, IDLE, PAUSES = shards._SPACING, shards._IDLE, shards._PAUSES
 
 
 def record(number: int, key: str, *, ago: float = 0.0) -> dict[str, Any]:
@@ -132,9 +135,11 @@ class Reading:
 
     def __init__(self, stream: Stream, cursor: Mapping[str, Any] | None = None) -> None:
         async def describe(table: str) -> Mapping[str, Any] | None:
+            if stream.errors.get("describe_table"):
+                raise stream.errors["describe_table"].pop(0)
             return stream.described()
 
-        reader = StreamReader(stream, describe, ["things"], lambda name: TABLE, every=0.0, pause=0.0)  # type: ignore[arg-type]
+        reader = StreamReader(stream, describe, ["things"], lambda name: TABLE, every=0.0)  # type: ignore[arg-type]
         self._pages = reader.pages(cursor)
         self.last = PastPage((), {})
 
@@ -162,6 +167,8 @@ class Reading:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "_PAUSES", (0.0, 0.0))
     monkeypatch.setattr(shards, "_LIMIT", 2)
+    monkeypatch.setattr(shards, "_SPACING", 0.0)
+    monkeypatch.setattr(shards, "_IDLE", (0.0, 0.0))
     monkeypatch.setattr("shadow.stores.dynamo.stream.changes._SOON", 0.0)
 
 
@@ -368,8 +375,13 @@ async def test_how_far_behind_it_is_is_the_time_of_the_oldest_record_that_waits(
         assert reading.last.quiet
 
 
+def denied(verb: str, request: str) -> Exception:
+    answer = {"Error": {"Code": "AccessDeniedException", "Message": ""}, "ResponseMetadata": {"RequestId": request}}
+    return translate(ClientError(answer, verb), verb, "p-things")
+
+
 async def test_a_table_without_a_readable_stream_is_unread_and_its_stream_is_found_when_it_comes() -> None:
-    denied = OperationFailure("not allowed", 13, {"errmsg": "not allowed"})
+    """A right that is missing is named with the next step, in the same words each time it is asked for."""
     stream = Stream(Shard("s1"))
     stream.arn = None
     async with Reading(stream) as reading:
@@ -381,9 +393,13 @@ async def test_a_table_without_a_readable_stream_is_unread_and_its_stream_is_fou
         stream.view = "NEW_AND_OLD_IMAGES"
         assert await lost(reading, 1) == [BEGUN], "what was written meanwhile is not known"
         assert reading.last.unread == ()
-        for verb in ("get_records", "describe_stream"):
-            stream.errors[verb] = [denied]
-            assert (await reading.page()).unread == (("things", "not allowed"),)
+        for verb in ("get_records", "describe_stream", "describe_table"):
+            stream.errors[verb] = [denied(verb, "one"), denied(verb, "two")]
+            first, second = (await reading.page()).unread, (await reading.page()).unread
+            assert first == second
+            ((name, reason),) = first
+            for each in (verb, "AccessDeniedException", "the identity lacks dynamodb:", "shadow tables export iam"):
+                assert each in reason, verb
             stream.shards["s1"].records.append(record(len(stream.shards["s1"].records) + 1, verb))
             assert await reading.keys(4) == [verb], "and nothing is missing when the right is there again"
             assert reading.last.unread == ()
@@ -412,6 +428,117 @@ async def test_another_error_ends_the_reading_and_no_page_is_half() -> None:
             await reading.page()
     async with Reading(stream, place) as reading:
         assert await reading.keys(3) == ["k"]
+
+
+class Paced:
+    """Reads shards on a clock that nothing but the reader's own pauses moves, and keeps when each was asked. `_SPACING`
+    and `_IDLE` are the real ones, whatever the other tests have."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *found: Shard, full: int = 2) -> None:
+        self.now = 1000.0
+        self.stream = Stream(*found)
+        self.stream.size = full
+        self.asked: dict[str, list[float]] = {each.id: [] for each in found}
+        self.writes: dict[str, float] = {}
+        for name, value in {"_SPACING": SPACING, "_IDLE": IDLE, "_PAUSES": PAUSES, "_LIMIT": full}.items():
+            monkeypatch.setattr(shards, name, value)
+        for module in ("changes", "shards"):
+            monkeypatch.setattr(f"shadow.stores.dynamo.stream.{module}.steady", lambda: self.now)
+        monkeypatch.setattr(self.stream, "_get_records", self._get_records)
+
+    def _get_records(self, ShardIterator: str, Limit: int) -> dict[str, Any]:
+        self.asked[ShardIterator.split()[0]].append(self.now)
+        return Stream._get_records(self.stream, ShardIterator, Limit)
+
+    async def _sleep(self, seconds: float) -> None:
+        assert seconds <= 1.0, "each page is a sign of life"
+        self.now += max(seconds, 0.001)
+
+    async def run(self, seconds: float, write: Callable[[float], None] = lambda now: None) -> None:
+        async def describe(table: str) -> Mapping[str, Any] | None:
+            return self.stream.described()
+
+        reader = StreamReader(self.stream, describe, ["things"], lambda name: TABLE, sleep=self._sleep)  # type: ignore[arg-type]
+        end = self.now + seconds
+        async for page in reader.pages(None):
+            self.writes |= {each.key: self.now for each in page.writes}
+            if self.now >= end:
+                break
+            write(self.now)
+
+    def most_in_a_second(self, shard: str) -> int:
+        times = self.asked[shard]
+        return max(sum(first <= each < first + 1.0 for each in times) for first in times)
+
+
+async def test_a_shard_that_has_nothing_is_asked_ever_less_and_one_with_records_more_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paced = Paced(monkeypatch, Shard("idle"), Shard("busy"))
+    written: dict[str, float] = {}
+
+    def write(now: float) -> None:
+        """One record in a second."""
+        if len(written) < now - 1000.0:
+            key = f"k{len(written)}"
+            paced.stream.shards["busy"].records.append(record(len(written) + 1, key))
+            written[key] = now
+
+    await paced.run(60.0, write)
+    assert 29 <= len(paced.asked["idle"]) <= 34
+    assert 75 <= len(paced.asked["busy"]) <= 125
+    assert written.keys() - paced.writes.keys() <= {f"k{len(written) - 1}"}
+    assert max(paced.writes[key] - written[key] for key in paced.writes) <= IDLE[1]
+
+
+async def test_the_first_record_after_an_idle_hour_is_told_within_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    paced = Paced(monkeypatch, Shard("s1"))
+
+    def write(now: float) -> None:
+        if now >= 4600.3 and not paced.stream.shards["s1"].records:
+            assert 1795 <= len(paced.asked["s1"]) <= 1810
+            paced.stream.shards["s1"].records.append(record(1, "k"))
+
+    await paced.run(3610.0, write)
+    assert 4600.3 <= paced.writes["k"] <= 4602.4
+
+
+async def test_full_pages_are_read_at_the_pace_that_the_service_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five requests a second and shard, of which one is for another reader; no shard waits for another one."""
+    paced = Paced(monkeypatch, Shard("s1"), Shard("s2"), Shard("s3"), full=10)
+
+    def write(now: float) -> None:
+        """All at once."""
+        for id in ("s1", "s2"):
+            shard = paced.stream.shards[id]
+            if not shard.records:
+                shard.records += [record(number, f"{id} {number}") for number in range(400)]
+
+    await paced.run(12.0, write)
+    assert len(paced.writes) == 800
+    assert max(paced.writes.values()) <= 1000.0 + 0.5 + 41 * SPACING
+    for id in ("s1", "s2"):
+        assert paced.most_in_a_second(id) == 4
+        assert 41 <= len(paced.asked[id]) <= 50
+    assert len(paced.asked["s3"]) <= 9
+
+
+async def test_a_shard_that_refuses_is_asked_ever_less_while_the_others_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paced = Paced(monkeypatch, Shard("s1"), Shard("s2"))
+    answer = paced.stream._get_records
+
+    def refuse(ShardIterator: str, Limit: int) -> dict[str, Any]:
+        found = answer(ShardIterator, Limit)
+        if ShardIterator.startswith("s1"):
+            raise OperationFailure("slow down", 262)
+        return found
+
+    monkeypatch.setattr(paced.stream, "_get_records", refuse)
+    await paced.run(60.0)
+    assert 8 <= len(paced.asked["s1"]) <= 12
+    assert 29 <= len(paced.asked["s2"]) <= 34
 
 
 async def test_a_page_has_some_shards_only(monkeypatch: pytest.MonkeyPatch) -> None:

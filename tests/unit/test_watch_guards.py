@@ -12,8 +12,8 @@ from shadow.control import flip_record, guard_record
 from shadow.control.flip_record import Flip, FlipKind, FlipState, RouteRecord, Routing, WatchedFlip
 from shadow.control.guard_record import GuardRecord, WatchState, WatchWindow, open_windows
 from shadow.fleet.guards import Guard, watch_guards
-from shadow.fleet.watch import described, judged, left_alone, not_taken_back, pruned
-from shadow.model.events import ComparisonFinished, NoiseMeasured, OperationFinished, ReadTimed
+from shadow.fleet.watch_window import described, judged, left_alone, not_taken_back, pruned
+from shadow.model.events import CallRefused, ComparisonFinished, NoiseMeasured, OperationFinished, ReadTimed
 from shadow.model.guards import GuardLimits, WatchPlan
 from shadow.model.health import _SECTIONS, CollectionHealth, ComparisonHealth, GuardHealth, SecondaryHealth
 from shadow.model.operation import Query, Verb
@@ -29,8 +29,8 @@ WINDOW: Final = "watch f"
 EPOCH: Final = 3
 
 
-def traffic(metrics: Metrics, **odd: int) -> None:
-    """A hundred of everything after a flip to DynamoDB, well; `odd`: how many of what went otherwise."""
+def traffic(metrics: Metrics, of: str = "users", **odd: int) -> None:
+    """A hundred of everything after a flip of `of` to DynamoDB, well; `odd`: how many of what went otherwise."""
     count = metrics.count
     for number in range(100):
 
@@ -39,13 +39,18 @@ def traffic(metrics: Metrics, **odd: int) -> None:
 
         for store, role, fails in ((DYNAMO, Role.PRIMARY, "failed"), (MONGO, Role.SECONDARY, "other_failed")):
             outcome = Outcome.UNKNOWN if goes(fails) else Outcome.ACKED
+            denied = role is Role.PRIMARY and goes("denied")
+            if denied or goes("refused_rightly"):
+                outcome = Outcome.REFUSED
             slow = 0.05 if role is Role.PRIMARY and goes("slow_writes") else 0.002
-            count(OperationFinished("users", Verb.FIND_ONE, store, role, outcome, 0.001))
-            count(OperationFinished("users", Verb.UPDATE_ONE, store, role, Outcome.ACKED, slow))
+            count(OperationFinished(of, Verb.FIND_ONE, store, role, outcome, 0.001, denied=denied))
+            count(OperationFinished(of, Verb.UPDATE_ONE, store, role, Outcome.ACKED, slow))
         asked = FindOne(Query(filter={"_id": 1}, limit=1))
-        count(ReadTimed("users", asked, 0.05 if goes("slow_reads") else 0.002, 0.001))
-        count(ComparisonFinished("users", Verb.FIND_ONE, Verdict.MISMATCH if goes("differing") else Verdict.MATCH))
-        count(NoiseMeasured("users", Verb.FIND_ONE, Verdict.MISMATCH if goes("noisy") else Verdict.MATCH))
+        count(ReadTimed(of, asked, 0.05 if goes("slow_reads") else 0.002, 0.001))
+        count(ComparisonFinished(of, Verb.FIND_ONE, Verdict.MISMATCH if goes("differing") else Verdict.MATCH))
+        count(NoiseMeasured(of, Verb.FIND_ONE, Verdict.MISMATCH if goes("noisy") else Verdict.MATCH))
+        if goes("refused"):
+            count(CallRefused(of, "$where" if number % 3 else "collation"))
         if goes("throttled"):
             metrics.throttled()
 
@@ -74,7 +79,7 @@ def states(*each: CollectionHealth, limits: GuardLimits = LIMITS) -> dict[str, b
 
 
 WELL: Final = dict.fromkeys(
-    ("processes", "secondary", "comparison works", "mismatches", "throttled", "errors", "slower"), True
+    ("processes", "secondary", "comparison works", "mismatches", "throttled", "errors", "refused", "slower"), True
 )
 
 
@@ -88,6 +93,8 @@ def test_what_goes_well_holds_in_every_guard() -> None:
     [
         ("mismatches", {"differing": 2}),
         ("errors", {"failed": 5}),
+        ("errors", {"denied": 5}),
+        ("refused", {"refused": 5}),
         ("slower", {"slow_reads": 30}),
         ("slower", {"slow_writes": 30}),
         ("throttled", {"throttled": 5}),
@@ -107,6 +114,34 @@ def test_a_figure_is_measured_against_the_other_store_and_the_noise() -> None:
     assert states(health(figures(slow_reads=100)), limits=dataclasses.replace(LIMITS, slower=0.0)) == WELL
 
 
+def test_what_a_statement_deserves_breaks_nothing() -> None:
+    """A duplicate key, or a filter that no server takes."""
+    assert states(health(figures(refused_rightly=100))) == WELL
+
+
+def test_calls_that_the_new_primary_does_not_support_are_named_with_their_operators_of_all_processes() -> None:
+    several = [health(figures(refused=6)), health(figures(refused=3)), health(figures())]
+    (guard,) = (each for each in watch_guards(several, LIMITS, epoch=EPOCH, plan=WINDOW) if each.name == "refused")
+    assert (guard.holds, guard.said) == (
+        False,
+        "9 of 609 calls (1.48%) are not supported, at most 1.00%: $where 6, collation 3",
+    )
+    assert states(*several, limits=dataclasses.replace(LIMITS, errors=0.02)) == WELL
+    odd = dataclasses.replace(figures(refused=6), unsupported_for=("x $where", "$text", "2 $where"))
+    assert states(health(odd))["refused"] is False, "of another version: its names are of no use, and its count is"
+
+
+def test_what_mongodb_does_is_no_refused_call_of_a_flip_to_it() -> None:
+    """A process that has not changed over yet refuses for DynamoDB."""
+    metrics = Metrics(["users"])
+    metrics.guards.follow("users", plan=WINDOW, number=EPOCH, seconds=1000.0, primary=MONGO)
+    metrics.count(CallRefused("users", "$where"))
+    metrics.count(CallRefused("others", "$where"))
+    found = metrics.guards.of("users")
+    assert found is not None
+    assert (found.unsupported, found.unsupported_for) == (0, ())
+
+
 def test_a_store_that_is_down_now_says_nothing_about_the_new_primary() -> None:
     """Nothing can be compared then, and the way back would end there."""
     down = health(figures(), works=False, down=True)
@@ -119,20 +154,21 @@ def test_a_store_that_is_down_now_says_nothing_about_the_new_primary() -> None:
 def test_unknown_is_neither_good_nor_broken() -> None:
     """Figures of another window or route, of processes that do not report them, and too little traffic."""
     none = states(health(None))
-    assert none["processes"] is none["mismatches"] is none["errors"] is none["slower"] is None
-    bad = {"failed": 100, "differing": 100, "slow_reads": 100, "slow_writes": 100}
+    assert none["processes"] is none["mismatches"] is none["errors"] is none["refused"] is none["slower"] is None
+    bad = {"failed": 100, "refused": 100, "differing": 100, "slow_reads": 100, "slow_writes": 100}
     for other in (figures(number=2, **bad), figures(plan="watch g", **bad)):
         assert False not in states(health(other)).values()
         assert states(health(figures()), health(other)) == {**WELL, "processes": None}
     assert states()["processes"] is None
     few = dataclasses.replace(
         figures(failed=10, slow_reads=100, slow_writes=100),
-        asked=49,
+        asked=48,
+        unsupported=1,
         matched=49,
         paired_times=(49,),
         single_writes=(49,),
     )
-    assert states(health(few)) == {**WELL, "mismatches": None, "errors": None, "slower": None}
+    assert states(health(few)) == {**WELL, "mismatches": None, "errors": None, "refused": None, "slower": None}
     # One of reads and writes is enough.
     assert states(health(dataclasses.replace(figures(), single_writes=(), secondary_single_writes=()))) == WELL
 
@@ -144,6 +180,9 @@ def test_the_figures_survive_the_control_store_and_those_of_an_older_version_cou
     assert CollectionHealth.of_record(old).guards is not None
     assert states(CollectionHealth.of_record(old))["slower"] is None
     assert states(CollectionHealth.of_record(old), whole)["slower"] is True
+    older = {name: each for name, each in whole.record().items() if not name.startswith("unsupported")}
+    assert len(older) == len(whole.record()) - 2
+    assert states(CollectionHealth.of_record(older), health(figures(refused=9)))["refused"] is False
 
 
 def test_what_began_before_the_flip_and_ends_after_it_is_not_counted() -> None:

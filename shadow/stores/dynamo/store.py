@@ -10,11 +10,11 @@ from shadow.model.schema import CollectionSpec
 from shadow.stores.dynamo.buffered import BufferedStore
 from shadow.stores.dynamo.client.settings import DynamoSettings
 from shadow.stores.dynamo.context import DEFAULTS, DynamoContext
-from shadow.stores.dynamo.following import DynamoFollowing
 from shadow.stores.dynamo.primary import DynamoPrimary
 from shadow.stores.dynamo.query.ranges import DynamoRanges
 from shadow.stores.dynamo.reads import DynamoReads
 from shadow.stores.dynamo.secondary import DynamoSecondary
+from shadow.stores.dynamo.streaming import DynamoStreaming
 from shadow.stores.dynamo.upkeep import DynamoUpkeep
 from shadow.stores.dynamo.write.buffer import Buffer
 from shadow.stores.dynamo.write.stamps import DynamoStamps
@@ -22,7 +22,7 @@ from shadow.stores.dynamo.write.stamps import DynamoStamps
 __all__ = ["DynamoContext", "DynamoStore"]
 
 
-class DynamoStore(DynamoReads, DynamoPrimary, DynamoSecondary, DynamoUpkeep, DynamoFollowing):
+class DynamoStore(DynamoReads, DynamoPrimary, DynamoSecondary, DynamoUpkeep, DynamoStreaming):
     """One table per collection. For one event loop: the client is created inside it at first use.
 
     Reader, primary, secondary, and manager of its tables, whose streams it reads; `ranges` and `stamps` are for jobs.

@@ -21,7 +21,7 @@ from shadow.stores.dynamo.query.reads import CollectionTable
 from shadow.stores.dynamo.stream.records import UNNAMED, table_record
 from shadow.stores.dynamo.stream.shards import AT_ONCE, Shard, StreamRecords, TableStream
 from shadow.stores.dynamo.tables.spec import stream_of, without_stream
-from shadow.stores.past import BEGUN, TOO_OLD, HistoryLost, PastPage, PastWrite
+from shadow.stores.past import BEGUN, TOO_OLD, HistoryLost, PastPage, PastWrite, untold
 
 __all__ = ["StreamReader"]
 
@@ -29,14 +29,14 @@ _EVERY: Final = 10.0
 """Seconds between two checks of the tables and their shards."""
 _SOON: Final = 2.0
 """The same while a table cannot be read."""
-_PAUSE: Final = 0.5
-"""Seconds before the next requests, where nothing is waiting."""
+_PAGE: Final = 1.0
+"""The most seconds between two pages, also while nothing is asked: whoever takes them shows with each that it lives."""
 _UNAUTHORIZED: Final = 13
 _ENDED: Final = "the stream of its table was switched off, or replaced"
 
 Describe = Callable[[str], Awaitable[Mapping[str, Any] | None]]
 """DynamoDB's description of a table by its name; None if there is none."""
-_Of = Literal["stream", "records"]
+_Of = Literal["table", "stream", "records"]
 """What cannot be read."""
 
 
@@ -52,13 +52,14 @@ class StreamReader:
         table: Callable[[str], CollectionTable],
         *,
         every: float = _EVERY,
-        pause: float = _PAUSE,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._client = client
         self._describe = describe
         self._names = tuple(names)
         self._table = table
-        self._every, self._pause = every, pause
+        self._every, self._sleep = every, sleep
+        self._described: dict[str, Mapping[str, Any] | None] = {}
         self._streams: dict[str, TableStream] = {}
         self._elsewhere: list[Mapping[str, Any]] = []
         self._unread: dict[tuple[str, _Of], str] = {}
@@ -74,19 +75,19 @@ class StreamReader:
             if steady() >= due:
                 await self._refresh(known=known)
                 known, due = True, steady() + (_SOON if self._unread else self._every)
-            ended = more = False
+            ended = False
             ready = [(name, stream, each) for name, stream in self._streams.items() for each in stream.ready()]
             # A page for some shards each: it is held in memory until all of it is in the journal.
             for start in range(0, max(1, len(ready)), AT_ONCE):
                 now = ready[start : start + AT_ONCE]
                 await _all(self._read(*each) for each in now)
                 ended = ended or any(shard.done for _, _, shard in now)
-                more = more or any(shard.behind and not shard.pause for _, _, shard in now)
                 yield self._made()
             if ended:
                 due = 0.0  # its children
-            elif not more:
-                await asyncio.sleep(self._pause)
+            else:
+                next_ = min((stream.due() for stream in self._streams.values()), default=due)
+                await self._sleep(max(0.0, min(next_, due, steady() + _PAGE) - steady()))
 
     def _made(self) -> PastPage:
         waiting = [at for each in self._streams.values() if (at := each.waiting()) is not None]
@@ -120,10 +121,11 @@ class StreamReader:
         """Checks each table, and the shards of its stream. `known`: whether a stream that is not known is a loss;
         at the very beginning, whoever reads says so of all of them."""
         for name in self._names:
-            table = self._table(name).name
-            described = await self._describe(table)
-            found, there = None if described is None else stream_of(described), self._streams.get(name)
-            missing = without_stream(table, described)
+            if not await self._tried(name, "table", functools.partial(self._look, name)):
+                continue
+            described, there = self._described[name], self._streams.get(name)
+            found = None if described is None else stream_of(described)
+            missing = without_stream(self._table(name).name, described)
             if missing:
                 self._unread[name, "stream"] = missing
             if there is not None and there.arn != found:
@@ -138,6 +140,9 @@ class StreamReader:
                 begun = await self._tried(name, "stream", functools.partial(self._begin, name, found))
                 if begun and known and there is None:
                     self._page.lost.append((name, BEGUN))
+
+    async def _look(self, name: str) -> None:
+        self._described[name] = await self._describe(self._table(name).name)
 
     async def _begin(self, name: str, arn: str) -> None:
         stream = TableStream(self._client, self._table(name).name, arn)
@@ -155,7 +160,7 @@ class StreamReader:
         except OperationFailure as error:
             if error.code != _UNAUTHORIZED:
                 raise
-            self._unread[name, of] = str((error.details or {}).get("errmsg") or error)
+            self._unread[name, of] = untold(error)
             return False
         self._unread.pop((name, of), None)
         return True

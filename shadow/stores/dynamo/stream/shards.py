@@ -11,6 +11,7 @@ of DynamoDB, "Change data capture for DynamoDB Streams".
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,8 +24,14 @@ from shadow.stores.dynamo.client.streams import ExpiredIterator, StreamClient, T
 
 __all__ = ["AT_ONCE", "Shard", "StreamRecords", "TableStream", "made_at"]
 
-_LIMIT: Final = 200
-"""Records of one request: each of them may have two images of 400 KB, and a response has up to 1 MB."""
+_LIMIT: Final = 500
+"""Records of one request. A response ends at 1 MB; with `_SPACING` this is twice what a partition can be written."""
+_SPACING: Final = 0.25
+"""Seconds between two requests of a shard while more may be waiting: DynamoDB answers five a second, of all readers
+together."""
+_IDLE: Final = (0.5, 2.0)
+"""Seconds between two requests of a shard that has told all: the first time after a record, and at most. They double
+with each answer without a record."""
 _SURELY_MORE: Final = 500_000
 """Bytes of records in a response above which more may be waiting."""
 AT_ONCE: Final = 8
@@ -44,7 +51,8 @@ _PAUSES: Final = (0.5, 10.0)
 class Shard:
     """`after`: the sequence number of the last record that was read; `seen`: when the shard was last read, or found,
     epoch seconds; `since`: records from before are not wanted, epoch seconds; `upto`: the time of the newest record
-    that was read, epoch seconds; `behind`: whether more may be waiting."""
+    that was read, epoch seconds; `behind`: whether more may be waiting; `due`: when it may be asked again, `pause` and
+    `idle`: the last wait after it was throttled, and after it had no records."""
 
     id: str
     parent: str = ""
@@ -57,6 +65,7 @@ class Shard:
     iterator: str | None = None
     attempts: int = 0
     pause: float = 0.0
+    idle: float = 0.0
     due: float = 0.0
 
     def throttled(self) -> None:
@@ -65,6 +74,13 @@ class Shard:
         self.due = steady() + self.pause
         self.behind = True
         self.upto = self.upto or time.time()
+
+    def answered(self, *, records: bool, more: bool, asked: float) -> None:
+        """`more`: whether more may be waiting; `asked`: when it was asked."""
+        first, most = _IDLE
+        self.pause, self.behind = 0.0, more
+        self.idle = 0.0 if more else first if records else min(most, max(first, 2 * self.idle))
+        self.due = asked + max(_SPACING, self.idle)
 
 
 StreamRecords: TypeAlias = list[Mapping[str, Any]]
@@ -151,6 +167,10 @@ class TableStream:
         now = steady()
         return [each for each in self._all() if not each.done and self._may_begin(each) and each.due <= now]
 
+    def due(self) -> float:
+        """When the next shard can be read; infinite without any."""
+        return min((each.due for each in self._all() if not each.done and self._may_begin(each)), default=math.inf)
+
     def waiting(self) -> float | None:
         """The time up to which everything was read, where more may be waiting, epoch seconds; else None."""
         return min((each.upto for each in self._all() if each.behind and not each.done), default=None)
@@ -164,12 +184,13 @@ class TableStream:
         where it has ended, so that `refresh` may find its children."""
         if time.time() - shard.seen > _KEPT:
             raise TrimmedStream("a shard was not read for a day")
+        asked = steady()
         try:
             if shard.iterator is None:
                 shard.iterator = await self._iterator(shard)
             answer = await self._records(shard)
         except ExpiredIterator:
-            shard.iterator = None
+            shard.iterator, shard.due = None, asked + _SPACING
             return []
         except OperationFailure as error:
             if error.code != _THROTTLED:
@@ -177,7 +198,7 @@ class TableStream:
             shard.throttled()
             return []
         records = answer.get("Records", [])
-        self._advance(shard, records, answer.get("NextShardIterator"))
+        self._advance(shard, records, answer.get("NextShardIterator"), asked)
         return [each for each in records if not 0 < made_at(each) < shard.since - _CLOCKS]
 
     async def _records(self, shard: Shard) -> Mapping[str, Any]:
@@ -191,10 +212,10 @@ class TableStream:
                 raise
             raise ExpiredIterator from None
 
-    def _advance(self, shard: Shard, records: StreamRecords, following: str | None) -> None:
+    def _advance(self, shard: Shard, records: StreamRecords, following: str | None, asked: float) -> None:
         size = sum(int(each["dynamodb"].get("SizeBytes", 0)) for each in records)
-        shard.seen, shard.pause, shard.attempts = time.time(), 0.0, 0
-        shard.behind = len(records) >= _LIMIT or size > _SURELY_MORE
+        shard.seen, shard.attempts = time.time(), 0
+        shard.answered(records=bool(records), more=len(records) >= _LIMIT or size > _SURELY_MORE, asked=asked)
         if records:
             shard.after = str(records[-1]["dynamodb"]["SequenceNumber"])
             shard.upto = made_at(records[-1]) or shard.seen

@@ -1,4 +1,4 @@
-"""The out-of-band writes to a DynamoDB store, by the contract of `stores.past`."""
+"""How a DynamoDB store tells its changes, out-of-band writes among them, by the contract of `stores.past`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from shadow.stores.dynamo.tables.options import describe_table
 from shadow.stores.dynamo.tables.spec import stream_of, without_stream
 from shadow.stores.past import PastPage
 
-__all__ = ["DynamoFollowing"]
+__all__ = ["DynamoStreaming"]
 
 
-class DynamoFollowing(DynamoAccess):
+class DynamoStreaming(DynamoAccess):
     async def check_stream(self, collections: Iterable[str]) -> None:
         """See `Streaming`: each of their tables has a stream, and the credentials may read it."""
         for name in collections:
