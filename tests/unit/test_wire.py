@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import datetime
 import json
-import time
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -20,6 +19,7 @@ from aiohttp import web
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from botocore.retries.bucket import Clock
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +30,7 @@ from shadow.stores.dynamo.client.settings import DynamoSettings
 from shadow.stores.dynamo.client.wire import Wire, signature_headers
 from shadow.stores.dynamo.context import DEFAULTS, DynamoContext
 from shadow.stores.within import within
+from tests.support.hurry import Hurry
 
 NOW: Final = datetime.datetime(2026, 2, 3, 4, 5, 6, tzinfo=datetime.UTC)
 TEXT: Final = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=40)
@@ -263,8 +264,11 @@ async def test_a_request_ends_with_the_time_of_its_caller_although_it_is_not_can
 
 
 @pytest.mark.takes_turns
-async def test_a_clients_own_adaptive_retries_survive_callers_that_go_away() -> None:
-    """They wait on a condition that no cancellation may meet: of a client that was handed in, too."""
+async def test_a_clients_own_adaptive_retries_survive_callers_that_go_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They wait on a condition that no cancellation may meet: of a client that was handed in, too. Nobody goes away
+    while they hurry."""
+    hurry = Hurry()
+    monkeypatch.setattr(Clock, "current_time", lambda _: hurry())
     async with served() as (server, gateway):
         url = gateway._settings.endpoint_url
         config = AioConfig(retries={"mode": "adaptive", "total_max_attempts": 3})
@@ -274,7 +278,9 @@ async def test_a_clients_own_adaptive_retries_survive_callers_that_go_away() -> 
             handed = Gateway(DynamoSettings(), client)
             server.answers = [failed("ThrottlingException")] * 3 + [said(200, {"Item": {"a": {"S": "x"}}})]
             with contextlib.suppress(pymongo.errors.PyMongoError):
+                hurry.by(40)
                 await get(handed)
+            hurry.by(1)
             for turn in range(30):
                 callers = [asyncio.create_task(get(handed)) for _ in range(5)]
                 await asyncio.sleep(0.01 * (turn % 4))
@@ -283,7 +289,8 @@ async def test_a_clients_own_adaptive_retries_survive_callers_that_go_away() -> 
                     await asyncio.sleep(0)
                     each.cancel()
                 await asyncio.gather(*callers, return_exceptions=True)
-            async with asyncio.timeout(120):
+            hurry.by(40)
+            async with asyncio.timeout(1200):
                 assert (await get(handed))["Item"] == {"a": {"S": "x"}}
             await handed.close()
 
@@ -311,24 +318,21 @@ async def test_a_client_that_is_stuck_is_replaced(monkeypatch: pytest.MonkeyPatc
         assert gateway._client is not before
 
 
-def faster(times: int) -> Callable[[], float]:
-    """The monotonic clock, so many times as fast from now on."""
-    start = time.monotonic()
-    return lambda: start + (time.monotonic() - start) * times
-
-
 async def test_throttling_is_told_and_slows_down_and_success_fills_the_quota_again() -> None:
+    hurry = Hurry()
     told: list[int] = []
     context = DynamoContext(on_throttled=lambda: told.append(1))
     async with served(context, max_attempts=2) as (server, gateway):
         server.answers = [failed("ThrottlingException"), said(200, {})]
-        await get(gateway)
-        assert len(told) == 1
+        await gateway._make()
         wire = gateway._wire
         assert wire is not None
+        wire.pace._now = hurry
+        await get(gateway)
+        assert len(told) == 1
         assert wire.pace.rate is not None
         before = wire.pace.rate
-        wire.pace._now = faster(20)
+        hurry.by(40)
         for _ in range(20):
             await get(gateway)
         assert wire.pace.rate > before
