@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 from pymongo.errors import NetworkTimeout, ServerSelectionTimeoutError
 
 from shadow.embedded.servers import CREDENTIALS, DynamoDBLocal, Ministack, Mongod, ServerProcess
+from tests.support.processes import gone, until
 
 OWNER = """
 import sys, threading, time
@@ -28,22 +28,6 @@ thread.join()
 print(server.pid, server.folder, flush=True)
 time.sleep(100)
 """
-
-
-def until(condition: Callable[[], bool], seconds: float = 90.0) -> None:
-    """Waits for a condition; fails if it does not come true."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.01)
-
-
-def gone(pid: int) -> bool:
-    """A process that ended; where nobody collects orphans it stays as a zombie."""
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def test_mongod_is_a_replica_set_that_takes_transactions(mongo_url: str, mongo_database: str) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final
 
 import pytest
@@ -40,28 +40,20 @@ def each_of(
     named = [_name(place, case, said) for place, case in enumerate(made)]
 
     def of(test: Callable[..., Any]) -> Callable[..., Any]:
+        async def every(**fixtures: Any) -> None:
+            failed = _Failed()
+            for name, case in zip(named, made, strict=True):
+                try:
+                    if inspect.isawaitable(ending := test(**case, **fixtures)):
+                        await ending
+                except _FAILURES as error:
+                    failed.add(name, error)
+            failed.tell(len(made))
+
         if inspect.iscoroutinefunction(test):
-
-            @functools.wraps(test)
-            async def run(**fixtures: Any) -> None:
-                failed = _Failed()
-                for name, case in zip(named, made, strict=True):
-                    try:
-                        await test(**case, **fixtures)
-                    except _FAILURES as error:
-                        failed.add(name, error)
-                failed.tell(len(made))
+            run = functools.wraps(test)(every)
         else:
-
-            @functools.wraps(test)
-            def run(**fixtures: Any) -> None:
-                failed = _Failed()
-                for name, case in zip(named, made, strict=True):
-                    try:
-                        test(**case, **fixtures)
-                    except _FAILURES as error:
-                        failed.add(name, error)
-                failed.tell(len(made))
+            run = functools.wraps(test)(lambda **fixtures: _without_a_loop(every(**fixtures)))
 
         signature = inspect.signature(test)
         if unknown := set(called) - set(signature.parameters):
@@ -71,6 +63,16 @@ def each_of(
         return run
 
     return of
+
+
+def _without_a_loop(running: Coroutine[Any, Any, None]) -> None:
+    """To its end, which it comes to without waiting: what it calls may run a loop of its own."""
+    try:
+        running.send(None)
+    except StopIteration:
+        return
+    running.close()
+    raise TypeError("a test that is no coroutine gave something to wait for")
 
 
 def _arguments(names: Sequence[str], case: Any) -> dict[str, Any]:

@@ -72,18 +72,17 @@ def _retrieved(uri: str) -> Resource[Any]:
 
 @cache
 def _schema(name: str) -> Any:
-    with zipfile.ZipFile(_wheel()) as wheel:
-        return json.loads(wheel.read(f"kubernetes_validate/kubernetes-json-schema/{_VERSION}/{name}"))
+    return json.loads(_wheel().read(f"kubernetes_validate/kubernetes-json-schema/{_VERSION}/{name}"))
 
 
 @cache
-def _wheel() -> Path:
-    """Raises `CalledProcessError` where the registry has it not."""
+def _wheel() -> zipfile.ZipFile:
+    """Open to the end, since its list of files is long. Raises `CalledProcessError` where the registry has it not."""
     if not (there := sorted(_CACHE.glob("*.whl"))):
         get = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(_CACHE), _SCHEMAS]
         subprocess.run(get, check=True, timeout=240)
         there = sorted(_CACHE.glob("*.whl"))
-    return there[0]
+    return zipfile.ZipFile(there[0])
 
 
 if __name__ == "__main__":

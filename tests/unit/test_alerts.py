@@ -251,7 +251,7 @@ def all_as_told(promtool: str, tmp_path_factory: pytest.TempPathFactory) -> bool
     return as_told(promtool, tmp_path_factory.mktemp("rules"), *CASES).returncode == 0
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.alert}: {case.what}")
+@each_of("case", CASES, ids=lambda case: f"{case.alert}: {case.what}")
 def test_an_alert_fires_when_it_should_and_only_then(
     promtool: str, all_as_told: bool, case: Case, tmp_path: Path
 ) -> None:

@@ -400,7 +400,7 @@ async def test_a_journal_that_cannot_be_asked_shows(tmp_path: Path) -> None:
 
 
 async def test_a_canary_that_is_no_longer_found_shows_when_its_time_is_over(tmp_path: Path) -> None:
-    watch = Watch(canary_every=0.02, canary_within=0.5)
+    watch = Watch(canary_every=0.02, canary_within=0.25)
     async with Pair(tmp_path, phase=Phase.SHADOW, watch=watch) as pair:
         await until(lambda: working(pair))
         pair.secondary.on_all(lose)

@@ -12,6 +12,7 @@ from pymongo import AsyncMongoClient
 from pymongo.uri_parser import parse_uri
 
 from tests.support import topologies
+from tests.support.cases import each_of
 from tests.support.drawn import DRIVERS, OPTIONS, CannotRun, Draw, Draws, combinations, driver_of, forget
 from tests.support.topologies import DEPLOYMENTS, root_url, with_options
 
@@ -88,9 +89,10 @@ def test_a_marker_without_a_reason_is_refused(name: str) -> None:
         Draws(1).of_test(a_test("test_a", **{name: marker(name, "one", reason=None)}))
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in OPTIONS.items() for value in values])
+@each_of(("name", "value"), [(name, value) for name, values in OPTIONS.items() for value in values])
 async def test_the_driver_knows_every_option_that_is_drawn(name: str, value: str, recwarn: Any) -> None:
     """PyMongo warns of what it does not know, and ignores it."""
+    recwarn.clear()
     url = f"mongodb://user:password@127.0.0.1:1/?compressors=zlib&{name}={value}"
     options = {key.lower() for key in parse_uri(url)["options"]}
     assert {name.lower(), {"wtimeoutms": "wtimeout"}.get(name.lower(), "")} & options

@@ -42,8 +42,9 @@ def public(*kinds: type[Any]) -> list[str]:
 
 
 @pytest.fixture(params=["motor", "pymongo"])
-async def shadow(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+async def shadow(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Its collection `both` is on two stores, `one` on MongoDB alone, and `other` is not configured."""
+    monkeypatch.setattr(pymongo.common, "MIN_HEARTBEAT_INTERVAL", 0.01)  # how long it waits for its server at least
     client = connect(NOWHERE, request.param)
     settings = Settings(
         mongo={"url": NOWHERE, "driver": request.param},

@@ -18,6 +18,7 @@ from shadow.embedded.dynamodb import DynamoDBLocal, Ministack, find_java
 from shadow.embedded.mongod import Mongod, find_mongod
 from shadow.embedded.process import ServerProcess, free_port
 from shadow.errors import StoreUnavailable
+from tests.support.processes import gone, until
 
 
 class Script(ServerProcess):
@@ -194,7 +195,6 @@ time.sleep(60)
 
 def test_what_a_server_has_started_ends_with_it() -> None:
     with Script(PARENT) as server:
-        child = psutil.Process(int((server.folder / "child.txt").read_text()))
-        assert child.is_running()
-    psutil.wait_procs([child], timeout=30)
-    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+        child = int((server.folder / "child.txt").read_text())
+        assert not gone(child)
+    until(lambda: gone(child))

@@ -56,7 +56,7 @@ class Place:
         content = {
             "mongo": {"url": "mongodb://127.0.0.1:1", "database": "none"},
             "dynamo": {"endpoint_url": "http://127.0.0.1:1"},
-            "control": {"url": f"sqlite:///{folder / 'control.db'}"},
+            "control": {"url": f"sqlite:///{folder / 'control.db'}", "heartbeat": 0.05},
             "defaults": {"primary": "mongo", "phase": "shadow"},
             "collections": {NAME: {}},
             "limits": {"drain": 0.2},  # no process ever answers a flip here

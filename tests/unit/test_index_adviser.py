@@ -104,7 +104,7 @@ def running() -> Iterator[dict[str, Any]]:
             """Quiet."""
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         answer["url"] = f"http://127.0.0.1:{server.server_port}"
         yield answer

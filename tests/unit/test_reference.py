@@ -14,6 +14,7 @@ from shadow.mongoql.support import Family, supported
 from shadow.surface.collection import Collection
 from shadow.surface.options import ClientDefaults, kept_by_url
 from shadow.traces.spans import NO_TRACES
+from tests.support.cases import each_of
 from tests.unit.test_support import OPERANDS, TOP_LEVEL
 
 
@@ -131,7 +132,7 @@ async def _ask(users: Collection, family: Family, name: str) -> Any:
             return await users.aggregate([{"$project": {"b": {name: operand}}}]).to_list(None)
 
 
-@pytest.mark.parametrize(("family", "name"), _cases())
+@each_of(("family", "name"), _cases())
 async def test_an_operator_is_supported_or_refused_by_its_name(users: Collection, family: Family, name: str) -> None:
     if supported(family, name):
         with pytest.raises(Asked):

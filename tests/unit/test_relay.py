@@ -78,6 +78,7 @@ class Running:
         context = dataclasses.replace(pair.runtime.context, routes=routes, reporter=self)
         parts = self.parts = RelayContext(context, pair.runtime.replicator, self.records, lambda: ["things"], 0.01)
         self.relay = Relay(script, StoreName.MONGO, parts)
+        self.relay._beat = 0.05  # a second at least elsewhere, since it writes into the control store
 
     def publish(self, event: events.Event) -> None:
         self.events.append(event)

@@ -155,7 +155,7 @@ async def test_a_journal_that_stays_slow_refuses_the_write_and_leaves_no_intent(
 
 
 async def test_a_batch_raises_what_the_driver_raises_and_follows_the_rest(tmp_path: Path) -> None:
-    async with Pair(tmp_path, writes=WriteMode.SYNC) as pair:
+    async with Pair(tmp_path, writes=WriteMode.SYNC, limits=QUICK.model_copy(update={"operation": 1.0})) as pair:
         pair.primary.on("insert_many", lose)
         with pytest.raises(AutoReconnect):
             await pair.things.insert_many([{"_id": 1}, {"_id": 2}])

@@ -18,6 +18,7 @@ from shadow.model.phase import Phase, StoreName
 from shadow.model.verdict import Kind, ShedReason, Verdict
 from shadow.model.version import ABSENT, Image, Tombstone, Version
 from tests.support.faulty import Gate, hang, lose, raising
+from tests.support.hurry import Hurry
 from tests.support.pair import QUICK, Pair, until
 
 
@@ -256,7 +257,8 @@ async def test_waiting_for_the_next_look_holds_no_place_in_the_lane(tmp_path: Pa
 
 
 async def test_a_full_lane_sheds_no_difference_that_is_to_be_looked_at_again_nor_makes_it_wait(tmp_path: Path) -> None:
-    limits = QUICK.model_copy(update={"settle": 3.0, "read_deadline": 30.0, "read_workers": 1, "read_queue": 4})
+    limits = QUICK.model_copy(update={"settle": 3.0, "read_deadline": 300.0, "read_workers": 1, "read_queue": 4})
+    hurry = Hurry()
     async with Pair(tmp_path, phase=Phase.SHADOW, limits=limits) as pair:
         await pair.things.insert_many([{"_id": n, "n": n} for n in range(3)])
         await pair.settled()
@@ -269,6 +271,7 @@ async def test_a_full_lane_sheds_no_difference_that_is_to_be_looked_at_again_nor
         for _ in range(4):
             await pair.things.count_documents({})
         assert (pair.runtime.reader.waiting, pair.runtime.reads.depth) == (1, 4)
+        hurry.by(20)
         await until(lambda: pair.runtime.reads.depth == 5)
         gate.opened.set()
         await until(lambda: pair.report.verdicts.total() == 5)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import datetime
 import json
-import time
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -30,6 +29,7 @@ from shadow.stores.dynamo.client.settings import DynamoSettings
 from shadow.stores.dynamo.client.wire import Wire, signature_headers
 from shadow.stores.dynamo.context import DEFAULTS, DynamoContext
 from shadow.stores.within import within
+from tests.support.hurry import Hurry
 
 NOW: Final = datetime.datetime(2026, 2, 3, 4, 5, 6, tzinfo=datetime.UTC)
 TEXT: Final = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=40)
@@ -311,24 +311,21 @@ async def test_a_client_that_is_stuck_is_replaced(monkeypatch: pytest.MonkeyPatc
         assert gateway._client is not before
 
 
-def faster(times: int) -> Callable[[], float]:
-    """The monotonic clock, so many times as fast from now on."""
-    start = time.monotonic()
-    return lambda: start + (time.monotonic() - start) * times
-
-
 async def test_throttling_is_told_and_slows_down_and_success_fills_the_quota_again() -> None:
+    hurry = Hurry()
     told: list[int] = []
     context = DynamoContext(on_throttled=lambda: told.append(1))
     async with served(context, max_attempts=2) as (server, gateway):
         server.answers = [failed("ThrottlingException"), said(200, {})]
-        await get(gateway)
-        assert len(told) == 1
+        await gateway._make()
         wire = gateway._wire
         assert wire is not None
+        wire.pace._now = hurry
+        await get(gateway)
+        assert len(told) == 1
         assert wire.pace.rate is not None
         before = wire.pace.rate
-        wire.pace._now = faster(20)
+        hurry.by(40)
         for _ in range(20):
             await get(gateway)
         assert wire.pace.rate > before
