@@ -22,8 +22,8 @@ from shadow.router import Router
 from shadow.routes.forwarder import Forwarder, Passage, expected
 from shadow.runtime import Runtime, RuntimeContext
 from shadow.sessions import TransactionRouter
+from shadow.stores.base import OnDriver
 from shadow.stores.mongo.drivers import collection_class, driver_of
-from shadow.stores.mongo.store import MongoStore
 from shadow.surface.driver_database import ForwardedClient
 from shadow.surface.forwarded import ForwardedCollection
 from shadow.surface.futures import BegunCalls
@@ -121,7 +121,7 @@ class DatabaseHandle(abc.ABC):
                 hint="name the collection under `collections`, or set `mongo.url`",
             )
         store = self.runtime().stores[StoreName.MONGO]
-        assert isinstance(store, MongoStore)
+        assert isinstance(store, OnDriver)
         return store.driver
 
     def given_client(self) -> Any:
@@ -134,7 +134,7 @@ class DatabaseHandle(abc.ABC):
         if given is not None:
             return given.client
         store = self.runtime().stores[StoreName.MONGO]
-        assert isinstance(store, MongoStore)
+        assert isinstance(store, OnDriver)
         return store.client
 
     def driver_kind(self) -> type[Any]:

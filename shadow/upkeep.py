@@ -26,11 +26,9 @@ from shadow.model.schema import CollectionSpec
 from shadow.reads.bypass_watch import WriterWatch
 from shadow.rights import LackedRights, ask
 from shadow.runtime import Runtime
-from shadow.stores.base import Judging, Store
-from shadow.stores.dynamo.store import DynamoStore
-from shadow.stores.dynamo.write.sweeping import sweep_forever
-from shadow.stores.mongo.store import MongoStore
-from shadow.stores.past import Streaming
+from shadow.stores.base import Expiring, Judging, OnDriver, Store
+from shadow.stores.dynamo.write.sweeping import Sweeps, sweep_forever
+from shadow.stores.past import Streaming, TellingBareWrites
 
 __all__ = ["Upkeep"]
 
@@ -108,7 +106,7 @@ class Upkeep(DatabaseHandle):
     def _keep_writers_watched(self, runtime: Runtime) -> None:
         """Watches for out-of-band writes, where the configuration asks for it."""
         store, observe = runtime.stores[StoreName.MONGO], self.settings.observe
-        if not observe.watch_writers or observe.follow_writers or not isinstance(store, MongoStore):
+        if not observe.watch_writers or observe.follow_writers or not isinstance(store, TellingBareWrites):
             return  # the relay sees what the watch would
         watch = self.writer_watch = WriterWatch(store.bare_writes, runtime.context)
         runtime.keep(Background.WRITERS, watch.run)
@@ -128,7 +126,7 @@ class Upkeep(DatabaseHandle):
     def _keep_swept(self, runtime: Runtime) -> None:
         """Deletes parts of large documents that a crash left on DynamoDB, as long as the runtime lives."""
         store, every = runtime.stores[StoreName.DYNAMO], self.settings.dynamo.sweep_every
-        if not every or not isinstance(store, DynamoStore):
+        if not every or not isinstance(store, Sweeps):
             return
 
         def in_use() -> list[str]:
@@ -144,7 +142,7 @@ class Upkeep(DatabaseHandle):
     async def _lacking_rights(self) -> list[LackedRights]:
         """The rights that the users of MongoDB lack. Also checks for documents that expire."""
         store = self.runtime().stores[StoreName.MONGO]
-        assert isinstance(store, MongoStore)
+        assert isinstance(store, OnDriver)
         link, handed = store.link, self.clients.mongo is not None
         found = await ask(self.settings, self.routes(), lambda name: link.database(name, own=True), handed_in=handed)
         await self._look_for_expiry()
@@ -154,7 +152,7 @@ class Upkeep(DatabaseHandle):
         """Reports once for each collection in two stores whether MongoDB deletes its documents by itself. What the
         server does not answer now is asked again with the next check of rights."""
         store = self.runtime().stores[StoreName.MONGO]
-        assert isinstance(store, MongoStore)
+        assert isinstance(store, Expiring)
         for name, route in self.routes().items():
             if not route.dual_write or self.notices.knows_expiry(name):
                 continue

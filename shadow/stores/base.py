@@ -25,10 +25,12 @@ __all__ = [
     "Buffering",
     "Constrained",
     "CopyingMany",
+    "Expiring",
     "InSessions",
     "InTransaction",
     "Indexed",
     "Judging",
+    "OnDriver",
     "ReplayingMany",
     "Scanning",
     "Store",
@@ -314,3 +316,27 @@ class Scanning(Protocol):
 
     def scans(self) -> list[dict[str, Any]]:
         """The shapes of such queries, the costliest first, each with the index that would serve it."""
+
+
+@runtime_checkable
+class OnDriver(Protocol):
+    """A store that is reached by a driver whose objects the application may have as they are."""
+
+    link: Any
+    """The connection: `link.database(name, own=True)` is the driver's database object of another name."""
+
+    @property
+    def client(self) -> Any:
+        """The driver's client in use now."""
+
+    @property
+    def driver(self) -> Any:
+        """The driver's database object, with the client's own options."""
+
+
+@runtime_checkable
+class Expiring(Protocol):
+    """A store whose server deletes documents of the application by itself."""
+
+    async def expiring(self, collection: str) -> list[str]:
+        """The fields by which it does; `_id` for the collection as a whole. Raises what the driver raises."""

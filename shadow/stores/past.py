@@ -11,7 +11,7 @@ from shadow.errors import ShadowError, UnsupportedOperation
 from shadow.model.verdict import Bypass
 from shadow.model.version import Key
 
-__all__ = ["BEGUN", "TOO_OLD", "HistoryLost", "PastPage", "PastWrite", "Streaming", "untold"]
+__all__ = ["BEGUN", "TOO_OLD", "HistoryLost", "PastPage", "PastWrite", "Streaming", "TellingBareWrites", "untold"]
 
 TOO_OLD: Final = "the stream no longer has what happened after the last position"
 BEGUN: Final = "relaying began: what was written past shadow before is not known"
@@ -69,6 +69,17 @@ class Streaming(Protocol):
         """Pages of changes to the configured collections after `cursor`, from now on with None; empty pages where
         nothing happens. Without end, except that the stream itself may end: then it is opened again with the last
         cursor. Raises `HistoryLost`, and what the driver raises."""
+
+
+@runtime_checkable
+class TellingBareWrites(Protocol):
+    """A store that tells the writes which moved no version, while somebody asks."""
+
+    def bare_writes(
+        self, after: Mapping[str, Any] | None
+    ) -> AsyncIterator[tuple[tuple[str, Key, Bypass, str], Mapping[str, Any]]]:
+        """From now on, or after a token: collection, key, kind and name of each, and its token. Ends only with an error
+        of the driver."""
 
 
 def untold(error: Exception) -> str:

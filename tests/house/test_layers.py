@@ -85,3 +85,17 @@ def test_every_way_to_a_client_is_seen(source: str) -> None:
 @pytest.mark.parametrize("source", ["from pymongo.errors import OperationFailure", "from pymongo import UpdateOne"])
 def test_what_is_no_client_is_not_taken_for_one(source: str) -> None:
     assert not list(clients_in(ast.walk(ast.parse(source))))
+
+
+def test_nobody_asks_which_store_it_has() -> None:
+    """What a store can do beyond the contract is a protocol of its own (`stores/base.py`): wrappers have it too."""
+    kinds = {"MongoStore", "DynamoStore", "MemoryStore"}
+    asked = [
+        f"{name}:{node.lineno}"
+        for name, nodes in package.nodes().items()
+        for node in nodes
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("isinstance", "type")
+        for each in ast.walk(node)
+        if isinstance(each, ast.Name) and each.id in kinds
+    ]
+    assert asked == []

@@ -12,7 +12,7 @@ import datetime as dt
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 from bson import ObjectId
 from pymongo.errors import OperationFailure
@@ -85,8 +85,9 @@ class Sweeper:
         return head is None or table.codec.generation(head) != generation
 
 
+@runtime_checkable
 class Sweeps(Protocol):
-    """What `sweep_forever` needs of a store."""
+    """A store of which parts of documents may be left by a crash."""
 
     async def sweep_if_due(self, collection: str, every: float) -> int: ...
 
