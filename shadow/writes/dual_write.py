@@ -17,6 +17,7 @@ from pymongo.errors import NetworkTimeout
 
 from shadow.errors import SecondaryWriteError
 from shadow.host.failpoints import Point
+from shadow.model.batches import Result, first_error, keys_in
 from shadow.model.bounds import Refusal, held_to
 from shadow.model.events import OperationFinished
 from shadow.model.operation import ANY, Applied, Change, Verb, Write, at_key
@@ -29,7 +30,7 @@ from shadow.writes.context import LoopContext
 from shadow.writes.replicator import Replicator
 from shadow.writes.work_queue import Hold
 
-__all__ = ["Admit", "DualWrite", "Early", "Result"]
+__all__ = ["Admit", "DualWrite", "Early"]
 
 _LAST_WORD: Final = 0.05
 """Seconds: what is waited for begins its own time a little later, and shall say itself that it is over."""
@@ -40,9 +41,7 @@ _LOOK_AGAIN: Final = 0.01
 _IN_ONE_GO: Final = 32
 """Changes settled without yielding to the event loop."""
 
-Result: TypeAlias = Applied | Exception | None
-"""Of one change: what was applied, the error, or None where nothing matched or an earlier error ended the batch."""
-Ask: TypeAlias = Callable[[Route, Sequence[str]], Awaitable[list[Result]]]
+Ask: TypeAlias = Callable[[Route, Sequence[str]], Awaitable[Sequence[Result]]]
 """Asks the primary of a route to make the changes, given the id of each operation."""
 Admit: TypeAlias = Callable[[str, StoreName], Awaitable[None]]
 """Asked before each write to both stores, with the collection and its primary. Raises where there may be none."""
@@ -53,8 +52,21 @@ class Early:
     """How the caller of many changes gets its answer before they are passed to the work queue, one by one: their
     intents are durable, and stay open until then. `hold`: of their work."""
 
-    answer: Callable[[list[Result]], None]
+    answer: Callable[[Sequence[Result]], None]
     hold: Hold
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Changes with their intents and results."""
+
+    changes: Sequence[Change]
+    op_ids: Sequence[str]
+    results: Sequence[Result]
+
+    def some(self, start: int, end: int | None) -> list[tuple[Change, str, Result]]:
+        places = slice(start, end)
+        return list(zip(self.changes[places], self.op_ids[places], self.results[places], strict=True))
 
 
 class DualWrite:
@@ -73,30 +85,29 @@ class DualWrite:
 
     async def make(
         self, collection: str, verb: Verb, changes: Sequence[Change], ask: Ask, early: Early | None = None
-    ) -> list[Result]:
+    ) -> Sequence[Result]:
         """One result for each change. Once it has begun, it must not be cancelled with the caller. With `early`, a
         caller who waits for nothing else is answered as soon as the primary has answered."""
         writing = self._routes.writing(collection)
         async with writing as route:
             if not route.dual_write:
                 results = await self._ask(collection, verb, route, [fresh_id() for _ in changes], ask)
-                if any(isinstance(each, Exception) and classify(each) is Outcome.UNKNOWN for each in results):
+                if first_error(results) is not None and _unknown(results):
                     writing.lost()
                 return results
             if self._admit is not None:
                 await self._admit(collection, route.primary)
-            keys = [change.key for change in changes]
+            keys = keys_in(changes)
             opened = await self._intents.open(collection, keys)
             results = await self._ask(collection, verb, route, opened.op_ids, ask)
             self._failpoints(Point.AFTER_PRIMARY)
             if any(key is ANY for key in keys):
                 changes = [self._decided(*each) for each in zip(changes, opened.op_ids, results, strict=True)]
             if self._intents.expired(opened):
-                keys = [change.key for change in changes]
-                opened = await self._intents.renew(collection, keys, opened)
+                opened = await self._intents.renew(collection, keys_in(changes), opened)
             if early is not None and opened.durable and route.writes is WriteMode.BACKGROUND:
                 early.answer(results)
-                made = list(zip(changes, opened.op_ids, results, strict=True))
+                made = _Batch(changes, opened.op_ids, results)
                 # The route stays in force meanwhile: a flip waits until all of it is in the work queue.
                 await self._settle_all(collection, verb, made, route, early.hold)
                 return results
@@ -115,23 +126,25 @@ class DualWrite:
         self._intents.decide(op_id, result.key)
         return at_key(change, result.key)
 
-    async def _ask(self, collection: str, verb: Verb, route: Route, op_ids: Sequence[str], ask: Ask) -> list[Result]:
+    async def _ask(
+        self, collection: str, verb: Verb, route: Route, op_ids: Sequence[str], ask: Ask
+    ) -> Sequence[Result]:
         """The primary's answers. An error of the whole call is the answer to each change."""
         started = time.perf_counter()
         try:
             async with within(self._limits.operation / 2):
                 with held_to(self._bounds(collection, route)), self._traces.request(route.primary) as request:
                     results = await ask(route, op_ids)
-                    if (fault := _fault(results)) is not None:
+                    if (fault := first_error(results)) is not None:
                         request.failed(fault)
         except TimeoutError:
             results = [NetworkTimeout(f"no answer from {route.primary} within {self._limits.operation / 2:g} s")]
         except Exception as error:
             results = [error]
         if len(results) < len(op_ids):
-            results = results * len(op_ids)
+            results = list(results) * len(op_ids)
         seconds = time.perf_counter() - started
-        fault = _fault(results)
+        fault = first_error(results)
         outcome = Outcome.ACKED if fault is None else classify(fault)
         self._reporter.publish(OperationFinished(collection, verb, route.primary, Role.PRIMARY, outcome, seconds))
         return results
@@ -150,9 +163,7 @@ class DualWrite:
         self._settle_unmade(collection, change, op_id, result)
         return None
 
-    async def _settle_all(
-        self, collection: str, verb: Verb, made: Sequence[tuple[Change, str, Result]], route: Route, hold: Hold
-    ) -> None:
+    async def _settle_all(self, collection: str, verb: Verb, made: _Batch, route: Route, hold: Hold) -> None:
         """The same for many changes whose caller has its answer, once the call has no more to change. What is cancelled
         settles the rest at once."""
 
@@ -162,12 +173,12 @@ class DualWrite:
                 await asyncio.sleep(0)
             while not (hold.released or self._routes.waits(collection)):  # noqa: ASYNC110 - of two, and neither is ours
                 await asyncio.sleep(_LOOK_AGAIN)
-            for done in range(0, len(made), _IN_ONE_GO):
-                self._settle_some(collection, verb, made[done : done + _IN_ONE_GO], route, hold)
+            for done in range(0, len(made.changes), _IN_ONE_GO):
+                self._settle_some(collection, verb, made.some(done, done + _IN_ONE_GO), route, hold)
                 done += _IN_ONE_GO
                 await asyncio.sleep(0)
         except asyncio.CancelledError:
-            self._settle_some(collection, verb, made[done:], route, hold)
+            self._settle_some(collection, verb, made.some(done, None), route, hold)
             raise
 
     def _settle_some(
@@ -206,7 +217,7 @@ class DualWrite:
         if not acknowledged and not durable:
             self._intents.doubt(collection)
         # What the primary refused comes first: the caller has to know of it.
-        refused = any(isinstance(each, Exception) for each in results)
+        refused = first_error(results) is not None
         if route.writes is WriteMode.STRICT and not acknowledged and not refused:
             raise SecondaryWriteError(
                 f"the primary ({route.primary}) has the write, the secondary ({route.secondary}) has not yet",
@@ -214,6 +225,6 @@ class DualWrite:
             )
 
 
-def _fault(results: Sequence[Result]) -> Exception | None:
-    """The first error among them."""
-    return next((each for each in results if isinstance(each, Exception)), None)
+def _unknown(results: Sequence[Result]) -> bool:
+    """Whether the outcome of any of them is unknown."""
+    return any(isinstance(each, Exception) and classify(each) is Outcome.UNKNOWN for each in results)

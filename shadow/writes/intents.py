@@ -17,7 +17,7 @@ import contextlib
 import enum
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, overload
 
 from shadow.errors import JournalError
 from shadow.host.failpoints import Failpoints, Point, no_failpoint
@@ -82,6 +82,33 @@ class FailurePolicy:
     """Called with False when the journal fails, and True when it works again."""
     on_gap: OnGap = no_gap
     """Called before each write without an intent. Raises `JournalError` where that must not be made."""
+
+
+class _Entries(Sequence[Entry]):
+    """Intents that are made when they are asked for: see `model.batches`."""
+
+    __slots__ = ("_collection", "_keys", "_op_ids")
+
+    def __init__(self, collection: str, keys: Sequence[Key], op_ids: Sequence[str]) -> None:
+        self._collection = collection
+        self._keys = keys
+        self._op_ids = op_ids
+
+    def __len__(self) -> int:
+        return len(self._op_ids)
+
+    @overload
+    def __getitem__(self, place: int) -> Entry: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Entry]: ...
+
+    def __getitem__(self, place: int | slice) -> Entry | Sequence[Entry]:
+        keys, op_ids = self._keys[place], self._op_ids[place]
+        if isinstance(place, slice):
+            return _Entries(self._collection, keys, op_ids)
+        op_id = str(op_ids)
+        return Entry(op_id, self._collection, undecided(op_id) if keys is ANY else keys)
 
 
 class Intents:
@@ -207,10 +234,7 @@ class Intents:
 
     async def _open_once(self, collection: str, keys: Sequence[Key], opened: Opened) -> bool:
         """False: it took so long that others may soon take the intents for orphaned."""
-        entries = [
-            Entry(op_id, collection, undecided(op_id) if key is ANY else key)
-            for op_id, key in zip(opened.op_ids, keys, strict=True)
-        ]
+        entries = _Entries(collection, keys, opened.op_ids)
         try:
             async with asyncio.timeout(self._limit / 4):
                 await self._journal.open(entries)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from shadow.model.batches import Result
 from shadow.model.events import ComponentFailed, Reporter
-from shadow.writes.dual_write import Early, Result
+from shadow.writes.dual_write import Early
 from shadow.writes.work_queue import Hold
 
 __all__ = ["Running"]
@@ -32,11 +33,11 @@ class Running:
         self._begun(task)
         return await asyncio.shield(task)
 
-    async def answered(self, work: Callable[[Early], Awaitable[list[Result]]], hold: Hold) -> list[Result]:
+    async def answered(self, work: Callable[[Early], Awaitable[Sequence[Result]]], hold: Hold) -> Sequence[Result]:
         """The same for changes of many documents. Returns with their answer, maybe before the work has ended."""
-        answer: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Sequence[Result]] = asyncio.get_running_loop().create_future()
 
-        def end(task: asyncio.Task[list[Result]]) -> None:
+        def end(task: asyncio.Task[Sequence[Result]]) -> None:
             if not answer.done():
                 _pass_on(task, answer)
             elif not task.cancelled() and isinstance(error := task.exception(), Exception):
