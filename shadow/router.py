@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pymongo.errors import DocumentTooLarge, WriteError
 
-from shadow.model.batches import Made, Result, first_error
+from shadow.model.batches import Made, Result
 from shadow.model.operation import (
     ANY,
     Applied,
@@ -37,6 +37,7 @@ from shadow.stores.many import change_each
 from shadow.writes.by_version import ByVersion
 from shadow.writes.context import LoopContext
 from shadow.writes.dual_write import Admit, DualWrite, Early
+from shadow.writes.in_turn import Begun, Turn, in_turn
 from shadow.writes.replicator import Replicator
 from shadow.writes.running import Running
 from shadow.writes.search import Search
@@ -152,21 +153,23 @@ class Router(ReadRouter):
         """Changes documents whose keys are known, in batches, each of them as one write of many changes: what was
         applied. Raises the first error; what was changed before stays, and nothing is attempted after it. Cancelling
         the caller does not cancel a batch that has begun."""
-        made = Made()
-        place = 0
+        made, place = Made(), 0
+
+        async def begin() -> Begun | None:
+            nonlocal place
+            if place >= len(changes):
+                return None
+            route = await self._routes.route(collection)
+            together = isinstance(self._stores[route.primary], Batching) and not _waits(route)
+            batch, turn = changes[place : place + (_TOGETHER if together else _ONE_BY_ONE)], Turn()
+            place += len(batch)
+            work = functools.partial(self._change_many, collection, verb, batch, turn)
+            return Begun(self._running.begun(work, hold), turn, ahead=together and route.dual_write)
+
         with self._work.held() as hold:
-            while place < len(changes):
-                route = await self._routes.route(collection)
-                together = isinstance(self._stores[route.primary], Batching) and not _waits(route)
-                size = _TOGETHER if together else _ONE_BY_ONE
-                batch = changes[place : place + size]
-                results = await self._running.answered(
-                    functools.partial(self._change_many, collection, verb, batch), hold
-                )
-                if (error := first_error(results)) is not None:
-                    raise error
-                made.add(results)
-                place += len(batch)
+            async with contextlib.aclosing(in_turn(begin)) as batches:
+                async for results in batches:
+                    made.add(results)
         return made
 
     @property
@@ -254,7 +257,7 @@ class Router(ReadRouter):
         return await self._dual_write.make(collection, Verb.INSERT_MANY, inserts, ask, early)
 
     async def _change_many(
-        self, collection: str, verb: Verb, changes: Sequence[Change], early: Early
+        self, collection: str, verb: Verb, changes: Sequence[Change], turn: Turn | None, early: Early
     ) -> Sequence[Result]:
         async def ask(route: Route, op_ids: Sequence[str]) -> Sequence[Result]:
             store = self._stores[route.primary]
@@ -262,7 +265,7 @@ class Router(ReadRouter):
                 return await store.change_many(collection, changes, op_ids)
             return await change_each(len(changes), lambda place: store.apply(collection, changes[place], op_ids[place]))
 
-        return await self._dual_write.make(collection, verb, changes, ask, early)
+        return await self._dual_write.make(collection, verb, changes, ask, early, turn)
 
     async def _primary(self, collection: str) -> Store:
         return self._stores[(await self._routes.route(collection)).primary]

@@ -27,6 +27,8 @@ from shadow.model.verdict import Deferral
 from shadow.model.version import fresh_id
 from shadow.stores.within import within
 from shadow.writes.context import LoopContext
+from shadow.writes.in_turn import Turn
+from shadow.writes.intents import Opened
 from shadow.writes.replicator import Replicator
 from shadow.writes.work_queue import Hold
 
@@ -84,13 +86,22 @@ class DualWrite:
         self._traces = context.traces
 
     async def make(
-        self, collection: str, verb: Verb, changes: Sequence[Change], ask: Ask, early: Early | None = None
+        self,
+        collection: str,
+        verb: Verb,
+        changes: Sequence[Change],
+        ask: Ask,
+        early: Early | None = None,
+        turn: Turn | None = None,
     ) -> Sequence[Result]:
         """One result for each change. Once it has begun, it must not be cancelled with the caller. With `early`, a
-        caller who waits for nothing else is answered as soon as the primary has answered."""
+        caller who waits for nothing else is answered as soon as the primary has answered. `turn`: the primary is not
+        asked before it, and if it does not come, nothing is changed."""
         writing = self._routes.writing(collection)
         async with writing as route:
             if not route.dual_write:
+                if turn is not None and not await turn.comes():
+                    return [None] * len(changes)
                 results = await self._ask(collection, verb, route, [fresh_id() for _ in changes], ask)
                 if first_error(results) is not None and _unknown(results):
                     writing.lost()
@@ -99,6 +110,10 @@ class DualWrite:
                 await self._admit(collection, route.primary)
             keys = keys_in(changes)
             opened = await self._intents.open(collection, keys)
+            if turn is not None:
+                if not await self._comes(turn, opened):
+                    return [None] * len(changes)
+                opened = await self._intents.young(collection, keys, opened)
             results = await self._ask(collection, verb, route, opened.op_ids, ask)
             self._failpoints(Point.AFTER_PRIMARY)
             if any(key is ANY for key in keys):
@@ -118,6 +133,16 @@ class DualWrite:
         replicating = [each for each in settled if each is not None]
         await self._wait_for(collection, route, replicating, results, durable=opened.durable)
         return results
+
+    async def _comes(self, turn: Turn, opened: Opened) -> bool:
+        """Waits for its turn. Without one, the intents are closed: the primary is never asked."""
+        may = False
+        try:
+            may = await turn.comes()
+        finally:
+            if not may:
+                self._intents.drop(opened)
+        return may
 
     def _decided(self, change: Change, op_id: str, result: Result) -> Change:
         """The change at the key that the primary has found for it."""

@@ -159,6 +159,19 @@ class Intents:
         """Ids of operations that need no intents yet."""
         return Opened(_ids(count), durable=True, age=_Age())
 
+    async def young(self, collection: str, keys: Sequence[Key], opened: Opened) -> Opened:
+        """The intents, or new ones as of `open` where these have waited so long that the primary must not be asked with
+        them. It was not asked yet."""
+        if not opened.durable or opened.age.seconds <= self._limit / 4:
+            return opened
+        self.drop(opened)
+        return await self.open(collection, keys)
+
+    def drop(self, opened: Opened) -> None:
+        """Closes the intents of what the primary is never asked."""
+        for op_id in opened.op_ids:
+            self.close(op_id)
+
     def expired(self, opened: Opened) -> bool:
         """Whether others may take the intents for orphaned, or soon will."""
         return opened.durable and opened.age.seconds > self._limit * 3 / 4

@@ -35,6 +35,12 @@ class Running:
 
     async def answered(self, work: Callable[[Early], Awaitable[Sequence[Result]]], hold: Hold) -> Sequence[Result]:
         """The same for changes of many documents. Returns with their answer, maybe before the work has ended."""
+        return await asyncio.shield(self.begun(work, hold))
+
+    def begun(
+        self, work: Callable[[Early], Awaitable[Sequence[Result]]], hold: Hold
+    ) -> asyncio.Future[Sequence[Result]]:
+        """Begins such work. The future, which must not be cancelled, has its answer."""
         answer: asyncio.Future[Sequence[Result]] = asyncio.get_running_loop().create_future()
 
         def end(task: asyncio.Task[Sequence[Result]]) -> None:
@@ -47,7 +53,8 @@ class Running:
         task = asyncio.ensure_future(work(Early(answer.set_result, hold)))
         self._begun(task)
         task.add_done_callback(end)
-        return await asyncio.shield(answer)
+        answer.add_done_callback(_noticed)
+        return answer
 
     async def finish(self, timeout: float) -> None:
         """Waits `timeout` seconds for the writes that are under way, then leaves the rest to their intents."""
@@ -66,9 +73,13 @@ class Running:
 
     def _ended(self, task: asyncio.Task[T]) -> None:
         self._tasks.discard(task)
-        # A caller that has gone cannot take it; asking for the exception keeps asyncio from reporting it as lost.
-        if not task.cancelled():
-            task.exception()
+        _noticed(task)
+
+
+def _noticed(work: asyncio.Future[T]) -> None:
+    """A caller that has gone cannot take it; asking for the exception keeps asyncio from reporting it as lost."""
+    if not work.cancelled():
+        work.exception()
 
 
 def _pass_on(task: asyncio.Task[T], answer: asyncio.Future[T]) -> None:
