@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from pymongo.errors import DocumentTooLarge, WriteError
 
+from shadow.model.batches import Made, Result
 from shadow.model.operation import (
     ANY,
     Applied,
@@ -35,7 +36,8 @@ from shadow.stores.base import Batching, InSessions, Store
 from shadow.stores.many import change_each
 from shadow.writes.by_version import ByVersion
 from shadow.writes.context import LoopContext
-from shadow.writes.dual_write import Admit, DualWrite, Early, Result
+from shadow.writes.dual_write import Admit, DualWrite, Early
+from shadow.writes.in_turn import Begun, Turn, in_turn
 from shadow.writes.replicator import Replicator
 from shadow.writes.running import Running
 from shadow.writes.search import Search
@@ -140,34 +142,35 @@ class Router(ReadRouter):
 
     async def insert_many(
         self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str] = (), *, ordered: bool
-    ) -> list[Result]:
+    ) -> Sequence[Result]:
         route = await self._routes.route(collection)
         refused = [self._refused(collection, each, route) for each in inserts]
         if not any(refused):
             return await self._insert_together(collection, inserts, ordered=ordered)
         return await self._insert_rest(collection, inserts, refused, ordered=ordered)
 
-    async def change_many(self, collection: str, verb: Verb, changes: Sequence[Update | Delete]) -> list[Applied]:
+    async def change_many(self, collection: str, verb: Verb, changes: Sequence[Update | Delete]) -> Made:
         """Changes documents whose keys are known, in batches, each of them as one write of many changes: what was
         applied. Raises the first error; what was changed before stays, and nothing is attempted after it. Cancelling
         the caller does not cancel a batch that has begun."""
-        applied: list[Applied] = []
-        place = 0
+        made, place = Made(), 0
+
+        async def begin() -> Begun | None:
+            nonlocal place
+            if place >= len(changes):
+                return None
+            route = await self._routes.route(collection)
+            together = isinstance(self._stores[route.primary], Batching) and not _waits(route)
+            batch, turn = changes[place : place + (_TOGETHER if together else _ONE_BY_ONE)], Turn()
+            place += len(batch)
+            work = functools.partial(self._change_many, collection, verb, batch, turn)
+            return Begun(self._running.begun(work, hold), turn, ahead=together and route.dual_write)
+
         with self._work.held() as hold:
-            while place < len(changes):
-                route = await self._routes.route(collection)
-                together = isinstance(self._stores[route.primary], Batching) and not _waits(route)
-                size = _TOGETHER if together else _ONE_BY_ONE
-                batch = changes[place : place + size]
-                results = await self._running.answered(
-                    functools.partial(self._change_many, collection, verb, batch), hold
-                )
-                for each in results:
-                    if isinstance(each, Exception):
-                        raise each
-                applied += [each for each in results if isinstance(each, Applied) and each.counted]
-                place += len(batch)
-        return applied
+            async with contextlib.aclosing(in_turn(begin)) as batches:
+                async for results in batches:
+                    made.add(results)
+        return made
 
     @property
     def writing(self) -> bool:
@@ -180,7 +183,7 @@ class Router(ReadRouter):
 
     async def _insert_rest(
         self, collection: str, inserts: Sequence[Insert], refused: Sequence[Exception | None], *, ordered: bool
-    ) -> list[Result]:
+    ) -> Sequence[Result]:
         """Inserts what both stores can hold, or, ordered, what comes before the first that one of them cannot."""
         one = WriteError, DocumentTooLarge
         whole = next((each for each in refused if each is not None and not isinstance(each, one)), None)
@@ -211,7 +214,7 @@ class Router(ReadRouter):
                 return self._stores[route.secondary].refusal(collection, change, False, {"_id": named, **replacement})
         return None
 
-    async def _write_one(self, collection: str, verb: Verb, change: Change) -> list[Result]:
+    async def _write_one(self, collection: str, verb: Verb, change: Change) -> Sequence[Result]:
         if isinstance(change, Insert) or change.key is not ANY:
             return await self._write_at_key(collection, verb, change)
         if isinstance(change, Delete) and change.mongo_only is not None:
@@ -224,10 +227,10 @@ class Router(ReadRouter):
             else:
                 return [await self._search.change(collection, verb, change)]
 
-    async def _write_at_key(self, collection: str, verb: Verb, change: Change) -> list[Result]:
+    async def _write_at_key(self, collection: str, verb: Verb, change: Change) -> Sequence[Result]:
         """The change of a document whose key is known, or which the primary chooses by itself."""
 
-        async def ask(route: Route, op_ids: Sequence[str]) -> list[Result]:
+        async def ask(route: Route, op_ids: Sequence[str]) -> Sequence[Result]:
             store = self._stores[route.primary]
             only = mongo_only(change)
             if only is not None and route.primary is not StoreName.MONGO:  # it was, when the call came
@@ -239,7 +242,7 @@ class Router(ReadRouter):
         async with self._turn:
             return await self._dual_write.make(collection, verb, [change], ask)
 
-    async def _insert_together(self, collection: str, inserts: Sequence[Insert], *, ordered: bool) -> list[Result]:
+    async def _insert_together(self, collection: str, inserts: Sequence[Insert], *, ordered: bool) -> Sequence[Result]:
         with self._work.held() as hold:
             return await self._running.answered(
                 functools.partial(self._insert_many, collection, inserts, ordered=ordered), hold
@@ -247,20 +250,22 @@ class Router(ReadRouter):
 
     async def _insert_many(
         self, collection: str, inserts: Sequence[Insert], early: Early, *, ordered: bool
-    ) -> list[Result]:
-        async def ask(route: Route, op_ids: Sequence[str]) -> list[Result]:
+    ) -> Sequence[Result]:
+        async def ask(route: Route, op_ids: Sequence[str]) -> Sequence[Result]:
             return await self._stores[route.primary].insert_many(collection, inserts, op_ids, ordered=ordered)
 
         return await self._dual_write.make(collection, Verb.INSERT_MANY, inserts, ask, early)
 
-    async def _change_many(self, collection: str, verb: Verb, changes: Sequence[Change], early: Early) -> list[Result]:
-        async def ask(route: Route, op_ids: Sequence[str]) -> list[Result]:
+    async def _change_many(
+        self, collection: str, verb: Verb, changes: Sequence[Change], turn: Turn | None, early: Early
+    ) -> Sequence[Result]:
+        async def ask(route: Route, op_ids: Sequence[str]) -> Sequence[Result]:
             store = self._stores[route.primary]
             if isinstance(store, Batching):
                 return await store.change_many(collection, changes, op_ids)
             return await change_each(len(changes), lambda place: store.apply(collection, changes[place], op_ids[place]))
 
-        return await self._dual_write.make(collection, verb, changes, ask, early)
+        return await self._dual_write.make(collection, verb, changes, ask, early, turn)
 
     async def _primary(self, collection: str) -> Store:
         return self._stores[(await self._routes.route(collection)).primary]

@@ -21,6 +21,7 @@ from pymongo.errors import InvalidOperation
 
 from shadow.errors import UnsupportedOperation
 from shadow.host.tasks import begin
+from shadow.model.batches import Result
 from shadow.model.events import NotPortable, OperationFinished
 from shadow.model.expiry import hide, unexpired
 from shadow.model.operation import (
@@ -52,7 +53,6 @@ from shadow.stores.base import Buffering, InSessions, InTransaction
 from shadow.stores.mongo.drivers import in_progress, is_of_client
 from shadow.writes.by_version import ByVersion
 from shadow.writes.context import LoopContext
-from shadow.writes.dual_write import Result
 from shadow.writes.transactions import Transaction, TransactionWrites
 
 __all__ = ["Sessions", "TransactionRouter"]
@@ -391,7 +391,7 @@ class TransactionRouter:
         self._note(collection, verb, mongo_only(change), route)
         return await self._by_version.every(collection, verb, change)
 
-    async def _at_key(self, collection: str, verb: Verb, change: Change) -> list[Result]:
+    async def _at_key(self, collection: str, verb: Verb, change: Change) -> Sequence[Result]:
         async def ask(route: Route, op_ids: Sequence[str]) -> list[Result]:
             return [await self._primary(route).apply(collection, change, op_ids[0])]
 
@@ -399,7 +399,7 @@ class TransactionRouter:
 
     async def insert_many(
         self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str] = (), *, ordered: bool
-    ) -> list[Result]:
+    ) -> Sequence[Result]:
         _, route = await self._begun(collection)
         for each in inserts:
             if (refused := self._refused(collection, each, route)) is not None:
@@ -410,7 +410,7 @@ class TransactionRouter:
 
         return await self._made(collection, Verb.INSERT_MANY, inserts, ask)
 
-    async def _made(self, collection: str, verb: Verb, changes: Sequence[Change], ask: Any) -> list[Result]:
+    async def _made(self, collection: str, verb: Verb, changes: Sequence[Change], ask: Any) -> Sequence[Result]:
         statement = self._writes.statement(self._held, collection, verb, changes, ask)
         return await asyncio.shield(begin(statement, name="shadow-statement"))
 

@@ -59,9 +59,9 @@ def fresh_id() -> str:
 
 def fresh_ids(count: int) -> list[str]:
     """So many new unique ids, a tenth of the time for each: the seconds, as an ObjectId begins with, and 64 random
-    bits."""
+    bits. They are in order, so that an index takes them side by side."""
     now, noise = f"{int(time.time()) & 0xFFFFFFFF:08x}", os.urandom(8 * count).hex()
-    return [now + noise[start : start + 16] for start in range(0, 16 * count, 16)]
+    return sorted(now + noise[start : start + 16] for start in range(0, 16 * count, 16))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from shadow.model.batches import Result
 from shadow.model.operation import Applied, Change, Hit, Insert, Query, Replace, Update, UpsertGuard, Write
 from shadow.model.phase import StoreName
 from shadow.model.reads import ValueRead
@@ -217,9 +218,7 @@ class Batching(Protocol):
     async def keys(self, collection: str, filter: Document) -> list[Key]:
         """The keys of all documents that a write with this filter is about."""
 
-    async def change_many(
-        self, collection: str, changes: Sequence[Change], op_ids: Sequence[str]
-    ) -> list[Applied | Exception | None]:
+    async def change_many(self, collection: str, changes: Sequence[Change], op_ids: Sequence[str]) -> Sequence[Result]:
         """Many `Update`s or `Delete`s as the store that answers, each at its own key and otherwise equal; one
         result each, as `apply` would give it, but that the image before a deletion may have the key alone. Nothing is
         attempted after the first error (None). See `stores.many`."""

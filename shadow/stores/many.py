@@ -16,17 +16,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 from pymongo.errors import OperationFailure, WriteError
 
+from shadow.model.batches import Results, first_error
 from shadow.model.operation import Applied
 from shadow.model.outcome import Outcome, classify, marked
 from shadow.model.version import ABSENT, Image, State, Version
 
-__all__ = ["AT_ONCE", "Found", "Many", "Mark", "Result", "change_each", "change_many"]
-
-Result: TypeAlias = Applied | Exception | None
+__all__ = ["AT_ONCE", "Found", "Many", "Mark", "change_each", "change_many"]
 
 AT_ONCE: Final = 16
 """Documents that are changed alone at the same time."""
@@ -76,13 +75,17 @@ class Many(Protocol):
     def applied(self, place: int, pre: Image) -> Applied:
         """What the change has made of the document."""
 
+    def modified(self, place: int) -> bool | None:
+        """Whether the change modifies the document, if that is known, else None. Where it is known, `applied` cannot
+        fail, and is called once the result is asked for."""
+
     async def alone(self, place: int) -> Applied | None:
         """Changes one document by itself. Raises its error."""
 
 
-async def change_many(many: Many, count: int) -> list[Result]:
+async def change_many(many: Many, count: int) -> Results:
     """One result for each of `count` places. Nothing is attempted after the first error: None."""
-    results: list[Result] = [None] * count
+    results = Results(count)
     left: Sequence[int] = range(count)
     while left:
         try:
@@ -91,20 +94,20 @@ async def change_many(many: Many, count: int) -> list[Result]:
             return _filled(results, left, error)
         left = found.rest
         await _Part(many, found.images, results).run()
-        if _failed(results):
+        if first_error(results) is not None:
             break
         await _alone(many, found.alone, results)
-        if _failed(results):
+        if first_error(results) is not None:
             break
     return results
 
 
-async def change_each(count: int, alone: Callable[[int], Awaitable[Applied | None]]) -> list[Result]:
+async def change_each(count: int, alone: Callable[[int], Awaitable[Applied | None]]) -> Results:
     """`change_many` for a store that changes one document at a time, some of them at once."""
-    results: list[Result] = [None] * count
+    results = Results(count)
     for start in range(0, count, AT_ONCE):
         await _at_once(alone, range(start, min(count, start + AT_ONCE)), results)
-        if _failed(results):
+        if first_error(results) is not None:
             break
     return results
 
@@ -115,7 +118,7 @@ class _Part:
 
     many: Many
     images: Mapping[int, Image]
-    results: list[Result]
+    results: Results
     unclear: list[int] = field(default_factory=list)
     same: list[int] = field(default_factory=list)
     """Places that the command has not changed."""
@@ -171,9 +174,14 @@ class _Part:
         return False if self.many.deletes or mark.state.rev == pre.rev + 1 else None
 
     def _made(self, places: Sequence[int], counted: int | None = None) -> None:
+        make = self._applied  # one object for all of them
         for number, place in enumerate(places):
+            modified = self.many.modified(place) if counted is None else None
+            if modified is not None:
+                self.results.put_off(place, make, modified=modified)
+                continue
             try:
-                applied = self.many.applied(place, self.images[place])
+                applied = self._applied(place)
             except Exception as error:
                 self.results[place] = marked(error, Outcome.UNKNOWN)  # the store has it
                 continue
@@ -181,17 +189,18 @@ class _Part:
                 applied = Applied(applied.pre, applied.post, counted=False)
             self.results[place] = applied
 
+    def _applied(self, place: int) -> Applied:
+        return self.many.applied(place, self.images[place])
 
-async def _alone(many: Many, places: Sequence[int], results: list[Result]) -> None:
+
+async def _alone(many: Many, places: Sequence[int], results: Results) -> None:
     for start in range(0, len(places), AT_ONCE):
         await _at_once(many.alone, places[start : start + AT_ONCE], results)
-        if _failed(results):
+        if first_error(results) is not None:
             return
 
 
-async def _at_once(
-    alone: Callable[[int], Awaitable[Applied | None]], places: Sequence[int], results: list[Result]
-) -> None:
+async def _at_once(alone: Callable[[int], Awaitable[Applied | None]], places: Sequence[int], results: Results) -> None:
     answers = await asyncio.gather(*map(alone, places), return_exceptions=True)
     for place, answer in zip(places, answers, strict=True):
         if isinstance(answer, BaseException) and not isinstance(answer, Exception):
@@ -199,11 +208,7 @@ async def _at_once(
         results[place] = answer
 
 
-def _failed(results: Sequence[Result]) -> bool:
-    return any(isinstance(each, Exception) for each in results)
-
-
-def _filled(results: list[Result], places: Sequence[int] | Mapping[int, Image], error: Exception) -> list[Result]:
+def _filled(results: Results, places: Sequence[int] | Mapping[int, Image], error: Exception) -> Results:
     for place in places:
         results[place] = error
     return results

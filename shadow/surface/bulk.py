@@ -10,12 +10,13 @@ from typing import Any
 import pymongo
 from pymongo.collation import Collation
 
+from shadow.model.batches import Made
 from shadow.model.operation import Applied, Insert
 from shadow.model.version import Document
 
 __all__ = ["Make", "Step", "kind_of", "operation", "runs"]
 
-Make = Callable[[], Awaitable[list[Applied]]]
+Make = Callable[[], Awaitable[Sequence[Applied] | Made]]
 _INSERT, _CHANGE, _DELETE = range(3)
 
 

@@ -18,7 +18,7 @@ from shadow.mongoql.upserts import with_key
 from shadow.surface.arguments import Arguments
 from shadow.surface.bulk import Make, Step, kind_of, operation, runs
 from shadow.surface.hints import no_such_index
-from shadow.surface.results import BulkTally, as_write, show_values
+from shadow.surface.results import BulkTally, Many, as_write, show_values
 from shadow.surface.verb_options import check_options
 from shadow.surface.write_verbs import WriteVerbs, filter_of
 
@@ -138,12 +138,12 @@ class BulkVerbs(WriteVerbs):
         else:
             tally.made(step.place, applied, removed=step.removes)
 
-    async def _hinting(self, hint: Any, make: Make) -> list[Applied]:
+    async def _hinting(self, hint: Any, make: Make) -> Many:
         with sending({"hint": hint}):
             await self._check_hint("bulk_write", hint)
             return await make()
 
-    async def _bulk_update(self, request: Any, take: Arguments) -> list[Applied]:
+    async def _bulk_update(self, request: Any, take: Arguments) -> Many:
         filter, update, filters, upsert = request._filter, request._doc, request._array_filters, bool(request._upsert)
         if isinstance(request, pymongo.UpdateMany):
             return await self._update_many(filter, update, filters, upsert=upsert, take=take)
@@ -151,11 +151,11 @@ class BulkVerbs(WriteVerbs):
             Verb.BULK_WRITE, filter, update, filters, upsert=upsert, sort=request._sort, take=take
         )
 
-    async def _bulk_replace(self, request: Any, take: Arguments) -> list[Applied]:
+    async def _bulk_replace(self, request: Any, take: Arguments) -> Many:
         upsert, sort = bool(request._upsert), request._sort
         return await self._replace(Verb.BULK_WRITE, request._filter, request._doc, upsert=upsert, sort=sort, take=take)
 
-    async def _bulk_delete(self, request: Any, take: Arguments) -> list[Applied]:
+    async def _bulk_delete(self, request: Any, take: Arguments) -> Many:
         if isinstance(request, pymongo.DeleteMany):
             return await self._delete_many(request._filter, take=take)
         return await self._delete(Verb.BULK_WRITE, request._filter, take=take)

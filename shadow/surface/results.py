@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, WriteConcernError, WriteError
 from pymongo.results import DeleteResult, UpdateResult
 
 from shadow.compare.equality import same_after
+from shadow.model.batches import Made
 from shadow.model.operation import Applied
 from shadow.model.outcome import Outcome, classify, details_of
 from shadow.model.version import Document
@@ -21,6 +22,7 @@ from shadow.stores.mongo.refusals import is_of_write
 
 __all__ = [
     "BulkTally",
+    "Many",
     "as_command",
     "as_inserted",
     "as_write",
@@ -34,6 +36,8 @@ __all__ = [
 _OF_STATEMENT: Final = ("keyPattern", "keyValue", "errInfo")
 """What the error of a statement says besides its code and its text."""
 
+Many: TypeAlias = Sequence[Applied] | Made
+"""What one call has applied. `Made` are changes of documents that were there."""
 Present = Callable[[Document], Any]
 """Shows a canonical document in the types of the application's codec options."""
 
@@ -114,7 +118,7 @@ def is_modified(applied: Applied) -> bool:
     return applied.rewritten or not same_after(applied.pre.document, applied.post.document)
 
 
-def by_pipeline(applied: Sequence[Applied], stages: Sequence[Document]) -> list[Applied]:
+def by_pipeline(applied: Many, stages: Sequence[Document]) -> list[Applied]:
     """The result of a pipeline of updates. MongoDB restores an `_id` that the pipeline removed after it has determined
     that the document changed, so removing only the `_id` counts as modified."""
     update = cached_update(stages)
@@ -127,14 +131,20 @@ def by_pipeline(applied: Sequence[Applied], stages: Sequence[Document]) -> list[
     return [dataclasses.replace(each, rewritten=True) if lost(each) else each for each in applied]
 
 
-def updated(applied: Sequence[Applied], present: Present) -> UpdateResult:
+def _modified(applied: Many) -> int:
+    return applied.modified(is_modified) if isinstance(applied, Made) else sum(map(is_modified, applied))
+
+
+def updated(applied: Many, present: Present) -> UpdateResult:
     """The result of `update_one`, `update_many` or `replace_one` from what was applied."""
-    upserted = next((each.post.document for each in applied if not each.pre.present), None)
+    upserted = None
+    if not isinstance(applied, Made):
+        upserted = next((each.post.document for each in applied if not each.pre.present), None)
     raw: dict[str, Any] = {
         "n": len(applied),
-        "nModified": sum(map(is_modified, applied)),
+        "nModified": _modified(applied),
         "ok": 1.0,
-        "updatedExisting": bool(applied) and upserted is None,
+        "updatedExisting": len(applied) > 0 and upserted is None,
     }
     if upserted is not None:
         raw["upserted"] = present({"_id": upserted["_id"]})["_id"]
@@ -170,10 +180,14 @@ class BulkTally:
         if error not in self._concerns:
             self._concerns.append(error)
 
-    def made(self, index: int, applied: Sequence[Applied], *, removed: bool) -> None:
+    def made(self, index: int, applied: Many, *, removed: bool) -> None:
         """Records the result of an update, a replacement or a delete."""
         if removed:
             self.removed += len(applied)
+            return
+        if isinstance(applied, Made):
+            self.matched += len(applied)
+            self.modified += _modified(applied)
             return
         for each in applied:
             if each.pre.present:

@@ -14,6 +14,7 @@ from bson import ObjectId
 from pymongo.results import DeleteResult, InsertOneResult, UpdateResult
 
 from shadow.errors import UnsupportedOperation
+from shadow.model.batches import AlikeChanges
 from shadow.model.operation import ANY, Applied, Delete, Insert, MongoOnly, Replace, Update, Verb
 from shadow.model.stored import RawDocument, with_id
 from shadow.model.values import snapshot
@@ -27,7 +28,7 @@ from shadow.mongoql.updates import check_upsert
 from shadow.mongoql.upserts import with_key
 from shadow.surface.arguments import Arguments, key_in
 from shadow.surface.collection_base import CollectionBase
-from shadow.surface.results import as_command, as_inserted, as_write, by_pipeline, deleted, updated
+from shadow.surface.results import Many, as_command, as_inserted, as_write, by_pipeline, deleted, updated
 from shadow.surface.verb_options import check_modify, order_of_one
 
 __all__ = ["WriteVerbs", "filter_of"]
@@ -314,7 +315,7 @@ class WriteVerbs(CollectionBase):
 
     async def _update_many(
         self, filter: Any, update: Any, array_filters: Any, *, upsert: bool, take: Arguments | None = None
-    ) -> list[Applied]:
+    ) -> Many:
         upsert = self._take.upsert(upsert)
 
         def build(take: Arguments) -> Update:
@@ -337,25 +338,24 @@ class WriteVerbs(CollectionBase):
         keys = await self._router.keys_of(self._name, wanted)
         if not keys and upsert:
             return await self._update(Verb.UPDATE_MANY, filter, update, array_filters, upsert=True)
-        born = fresh_id if isinstance(change, list) else str
-        changes = [Update(key, wanted, change, born(), False, filters) for key in keys]
-        applied = await self._router.change_many(self._name, Verb.UPDATE_MANY, changes)
-        return by_pipeline(applied, change) if isinstance(change, list) else applied
+        births = fresh_ids(len(keys)) if isinstance(change, list) else ()
+        changes = AlikeChanges(Update(ANY, wanted, change, "", False, filters), keys, births)
+        made = await self._router.change_many(self._name, Verb.UPDATE_MANY, changes)
+        return by_pipeline(made, change) if isinstance(change, list) else made
 
     async def delete_many(self, filter: Mapping[str, Any], **options: Any) -> DeleteResult:
         take = self._door("delete_many", options)
         with as_write(self._present_reply):
             return deleted(len(await self._delete_many(filter, take=take)))
 
-    async def _delete_many(self, filter: Any, *, take: Arguments | None = None) -> list[Applied]:
+    async def _delete_many(self, filter: Any, *, take: Arguments | None = None) -> Many:
         found = self._built(
             take or self._take, lambda take: Delete(ANY, filter_of(take, filter), "", mongo_only=take.mongo_only)
         )
         if found.mongo_only is not None:
             return await self._router.write_found(self._name, Verb.DELETE_MANY, found)
         keys = await self._router.keys_of(self._name, found.filter)
-        tombstones = fresh_ids(len(keys))
-        changes = [Delete(key, found.filter, each) for key, each in zip(keys, tombstones, strict=True)]
+        changes = AlikeChanges(Delete(ANY, found.filter, ""), keys, fresh_ids(len(keys)))
         return await self._router.change_many(self._name, Verb.DELETE_MANY, changes)
 
 

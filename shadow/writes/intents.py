@@ -17,7 +17,7 @@ import contextlib
 import enum
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, overload
 
 from shadow.errors import JournalError
 from shadow.host.failpoints import Failpoints, Point, no_failpoint
@@ -84,6 +84,33 @@ class FailurePolicy:
     """Called before each write without an intent. Raises `JournalError` where that must not be made."""
 
 
+class _Entries(Sequence[Entry]):
+    """Intents that are made when they are asked for: see `model.batches`."""
+
+    __slots__ = ("_collection", "_keys", "_op_ids")
+
+    def __init__(self, collection: str, keys: Sequence[Key], op_ids: Sequence[str]) -> None:
+        self._collection = collection
+        self._keys = keys
+        self._op_ids = op_ids
+
+    def __len__(self) -> int:
+        return len(self._op_ids)
+
+    @overload
+    def __getitem__(self, place: int) -> Entry: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Entry]: ...
+
+    def __getitem__(self, place: int | slice) -> Entry | Sequence[Entry]:
+        keys, op_ids = self._keys[place], self._op_ids[place]
+        if isinstance(place, slice):
+            return _Entries(self._collection, keys, op_ids)
+        op_id = str(op_ids)
+        return Entry(op_id, self._collection, undecided(op_id) if keys is ANY else keys)
+
+
 class Intents:
     """One for each event loop."""
 
@@ -131,6 +158,19 @@ class Intents:
     def none(count: int) -> Opened:
         """Ids of operations that need no intents yet."""
         return Opened(_ids(count), durable=True, age=_Age())
+
+    async def young(self, collection: str, keys: Sequence[Key], opened: Opened) -> Opened:
+        """The intents, or new ones as of `open` where these have waited so long that the primary must not be asked with
+        them. It was not asked yet."""
+        if not opened.durable or opened.age.seconds <= self._limit / 4:
+            return opened
+        self.drop(opened)
+        return await self.open(collection, keys)
+
+    def drop(self, opened: Opened) -> None:
+        """Closes the intents of what the primary is never asked."""
+        for op_id in opened.op_ids:
+            self.close(op_id)
 
     def expired(self, opened: Opened) -> bool:
         """Whether others may take the intents for orphaned, or soon will."""
@@ -207,10 +247,7 @@ class Intents:
 
     async def _open_once(self, collection: str, keys: Sequence[Key], opened: Opened) -> bool:
         """False: it took so long that others may soon take the intents for orphaned."""
-        entries = [
-            Entry(op_id, collection, undecided(op_id) if key is ANY else key)
-            for op_id, key in zip(opened.op_ids, keys, strict=True)
-        ]
+        entries = _Entries(collection, keys, opened.op_ids)
         try:
             async with asyncio.timeout(self._limit / 4):
                 await self._journal.open(entries)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from shadow.model.batches import Result
 from shadow.model.events import ComponentFailed, Reporter
-from shadow.writes.dual_write import Early, Result
+from shadow.writes.dual_write import Early
 from shadow.writes.work_queue import Hold
 
 __all__ = ["Running"]
@@ -32,11 +33,17 @@ class Running:
         self._begun(task)
         return await asyncio.shield(task)
 
-    async def answered(self, work: Callable[[Early], Awaitable[list[Result]]], hold: Hold) -> list[Result]:
+    async def answered(self, work: Callable[[Early], Awaitable[Sequence[Result]]], hold: Hold) -> Sequence[Result]:
         """The same for changes of many documents. Returns with their answer, maybe before the work has ended."""
-        answer: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
+        return await asyncio.shield(self.begun(work, hold))
 
-        def end(task: asyncio.Task[list[Result]]) -> None:
+    def begun(
+        self, work: Callable[[Early], Awaitable[Sequence[Result]]], hold: Hold
+    ) -> asyncio.Future[Sequence[Result]]:
+        """Begins such work. The future, which must not be cancelled, has its answer."""
+        answer: asyncio.Future[Sequence[Result]] = asyncio.get_running_loop().create_future()
+
+        def end(task: asyncio.Task[Sequence[Result]]) -> None:
             if not answer.done():
                 _pass_on(task, answer)
             elif not task.cancelled() and isinstance(error := task.exception(), Exception):
@@ -46,7 +53,8 @@ class Running:
         task = asyncio.ensure_future(work(Early(answer.set_result, hold)))
         self._begun(task)
         task.add_done_callback(end)
-        return await asyncio.shield(answer)
+        answer.add_done_callback(_noticed)
+        return answer
 
     async def finish(self, timeout: float) -> None:
         """Waits `timeout` seconds for the writes that are under way, then leaves the rest to their intents."""
@@ -65,9 +73,13 @@ class Running:
 
     def _ended(self, task: asyncio.Task[T]) -> None:
         self._tasks.discard(task)
-        # A caller that has gone cannot take it; asking for the exception keeps asyncio from reporting it as lost.
-        if not task.cancelled():
-            task.exception()
+        _noticed(task)
+
+
+def _noticed(work: asyncio.Future[T]) -> None:
+    """A caller that has gone cannot take it; asking for the exception keeps asyncio from reporting it as lost."""
+    if not work.cancelled():
+        work.exception()
 
 
 def _pass_on(task: asyncio.Task[T], answer: asyncio.Future[T]) -> None:

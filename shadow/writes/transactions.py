@@ -29,6 +29,7 @@ from pymongo.errors import ConnectionFailure, NetworkTimeout, PyMongoError
 from shadow.errors import JournalError, UnsupportedOperation
 from shadow.host.failpoints import Point
 from shadow.host.tasks import begin
+from shadow.model.batches import Result
 from shadow.model.deadline import ending
 from shadow.model.keys import queue_key
 from shadow.model.operation import Applied, Change, Verb, Write
@@ -37,7 +38,7 @@ from shadow.model.phase import Route, StoreName
 from shadow.model.verdict import Deferral
 from shadow.model.version import fresh_id
 from shadow.routes.routes import OpenWrite
-from shadow.writes.dual_write import Ask, DualWrite, Result
+from shadow.writes.dual_write import Ask, DualWrite
 from shadow.writes.intents import Intents, Opened
 
 __all__ = ["Send", "Transaction", "TransactionWrites"]
@@ -114,7 +115,7 @@ class TransactionWrites(DualWrite):
 
     async def statement(
         self, held: Transaction, collection: str, verb: Verb, changes: Sequence[Change], ask: Ask
-    ) -> list[Result]:
+    ) -> Sequence[Result]:
         """One result for each change, as `make`. Once it has begun, it must not be cancelled with the caller."""
         async with held.lock:
             if held.lost:
@@ -166,7 +167,7 @@ class TransactionWrites(DualWrite):
 
     async def _made(
         self, held: Transaction, collection: str, verb: Verb, route: Route, op_ids: Sequence[str], ask: Ask
-    ) -> list[Result]:
+    ) -> Sequence[Result]:
         """The primary's answers. A statement without an answer ends the transaction: nobody knows what a commit would
         make visible."""
         results = await self._ask(collection, verb, route, op_ids, ask)

@@ -56,12 +56,15 @@ class _Target:
     count: int
     shadow: Shadow | None = None
     _numbers: Any = field(default_factory=itertools.count)
+    _fills: Any = field(default_factory=itertools.count)
 
     async def fill(self) -> None:
-        """The documents, of both stores where there are two."""
+        """The documents, of both stores where there are two. Under keys that were never used: under the others the
+        secondary has tombstones, and each insert over one is repaired by itself."""
         await self.collection.delete_many({})
-        for start in range(0, self.count, 1000):
-            notes = [document(number) for number in range(start, min(start + 1000, self.count))]
+        first = 10_000_000 + self.count * next(self._fills)
+        for start in range(first, first + self.count, 1000):
+            notes = [document(number) for number in range(start, min(start + 1000, first + self.count))]
             await self.collection.insert_many(notes, ordered=False)
         await self.settled()
 

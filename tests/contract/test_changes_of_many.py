@@ -67,7 +67,7 @@ class Things:
 
     async def many(self, changes: Sequence[Change]) -> list[Result]:
         assert isinstance(self.store, Batching)
-        return await self.store.change_many(self.collection, changes, [fresh_id() for _ in changes])
+        return list(await self.store.change_many(self.collection, changes, [fresh_id() for _ in changes]))
 
     async def images(self, keys: Sequence[Key]) -> list[Image]:
         return await self.store.images(self.collection, keys)

@@ -22,7 +22,7 @@ from shadow.host.failpoints import Point
 from shadow.host.process import Owner, this_process
 from shadow.model.version import Document
 from tests.support.shadows import COLLECTION, Site
-from tests.support.writer import STEPS, TOGETHER, VERBS, crash_at, notes, spawn
+from tests.support.writer import STEPS, TOGETHER, VERBS, crash_at, crash_in_turn, notes, spawn
 
 LIMITS = {"operation": 1.5}
 """Of the process that recovers: what a killed one left without an answer can no longer change the primary then."""
@@ -89,6 +89,31 @@ async def test_killed_at_a_named_point(site: Site, tmp_path: Path, primary: str,
         acked = sum(words[0] == "ack" for words in notes(log))
         assert acked >= 1
         check(verb, found, acked)
+
+
+@pytest.mark.parametrize(
+    ("point", "time", "changed"),
+    [
+        # While the primary makes the first batch, the second has its intents, or gets them.
+        (Point.AFTER_INTENT, 2, {0, 1}),
+        (Point.AFTER_PRIMARY, 1, {1}),
+        (Point.AFTER_PRIMARY, 2, {2}),
+        (Point.AFTER_INTENT, 3, {1, 2}),
+    ],
+)
+async def test_killed_between_two_batches_of_one_call(
+    site: Site, tmp_path: Path, point: Point, time: int, changed: set[int]
+) -> None:
+    """Nothing of what the primary has made is lost, and what only has its intents is not made by their recovery."""
+    site, log = site.but(limits=LIMITS), tmp_path / "log"
+    await start_documents(site)
+    patient = site.but(limits=PATIENT, patience=20.0)
+    assert await join([spawn(crash_in_turn, patient, point, time, str(log))]) == [-signal.SIGKILL]
+    assert [words[0] for words in notes(log)] == ["start"]
+    found = await recover(site)
+    made = [found[f"many-{n}"]["n"] for n in range(TOGETHER)]
+    assert set(made) <= {0, 1}
+    assert sum(made) in changed
 
 
 def check(verb: str, found: dict[Any, Document], acked: int) -> None:

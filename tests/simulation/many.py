@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from shadow.model.operation import Applied, Change, Delete, Update
@@ -28,6 +28,7 @@ class SimulatedMany:
     collection: str
     changes: Sequence[Update | Delete]
     op_ids: Sequence[str]
+    _read: dict[int, Image] = field(default_factory=dict)
 
     @property
     def op_id(self) -> str:
@@ -50,6 +51,7 @@ class SimulatedMany:
                 images[place] = image
             else:
                 alone.append(place)
+        self._read.update(images)
         return Found(images, alone)
 
     async def change(self, images: Mapping[int, Image]) -> int:
@@ -98,6 +100,13 @@ class SimulatedMany:
     def applied(self, place: int, pre: Image) -> Applied:
         change = self.changes[place]
         return Applied(pre, Image(ABSENT)) if isinstance(change, Delete) else applied_after(change, pre)
+
+    def modified(self, place: int) -> bool | None:
+        try:
+            self.applied(place, self._read[place])
+        except Exception:
+            return None
+        return not self.deletes
 
     async def alone(self, place: int) -> Applied | None:
         return await self.client.apply(self.collection, self.changes[place], self.op_ids[place])

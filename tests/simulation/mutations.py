@@ -122,7 +122,7 @@ _settle_all = DualWrite._settle_all
 
 
 async def _close_with_the_answer(self: DualWrite, *made: Any) -> None:
-    for _, op_id, _ in made[2]:
+    for op_id in made[2].op_ids:
         self._intents.close(op_id)
     await _settle_all(self, *made)
 

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
+from shadow.model.batches import Result
 from shadow.model.operation import Applied, Change, Verb, Write
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Route
 from shadow.model.verdict import Deferral
 from shadow.writes import transactions
-from shadow.writes.dual_write import Ask, DualWrite, Result
+from shadow.writes.dual_write import Ask, DualWrite
 from shadow.writes.transactions import Changed, Transaction, TransactionWrites
 from tests.simulation.conditions import LIMIT, Conditions
 from tests.simulation.mutations import Mutation, calm

@@ -276,7 +276,7 @@ class Workload:
         router = process.router
         try:
             with router._work.held() as hold:
-                work = functools.partial(router._change_many, COLLECTION, verb, changes)
+                work = functools.partial(router._change_many, COLLECTION, verb, changes, None)
                 results = await router._running.answered(work, hold)
         except SecondaryWriteError:
             return

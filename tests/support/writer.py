@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from pymongo.errors import DuplicateKeyError
 
-from shadow import Shadow
+from shadow import Shadow, router
 from shadow.host.failpoints import Point
 from shadow.model.operation import Write
 from shadow.model.phase import StoreName
@@ -26,7 +26,7 @@ from shadow.stores.base import ReplayingMany
 from tests.support.shadows import COLLECTION, Site
 from tests.support.worker import forking_server
 
-__all__ = ["HOT", "STEPS", "TOGETHER", "VERBS", "crash_at", "hot", "notes", "spawn"]
+__all__ = ["HOT", "STEPS", "TOGETHER", "VERBS", "crash_at", "crash_in_turn", "hot", "notes", "spawn"]
 
 STEPS: Final = 4
 """Operations of one verb that a crashing process attempts; it dies in the second or soon after."""
@@ -105,6 +105,32 @@ def crash_at(site: Site, verb: str, point: Point, log: str) -> None:
                     if point in (Point.BEFORE_HEAL, Point.AFTER_HEAL):
                         _break_fences(shadow, site)
             await _idle(shadow)
+
+    asyncio.run(run())
+
+
+def crash_in_turn(site: Site, point: Point, time: int, log: str) -> None:
+    """Makes one call for many documents in batches of one, and dies when it comes to `point` for the `time`th time, by
+    SIGKILL."""
+    armed, times = False, 0
+
+    def reach(at: Point) -> None:
+        nonlocal times
+        times += armed and at is point
+        if times == time:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    async def run() -> None:
+        nonlocal armed
+        note = _Log(log)
+        async with site.shadow(reach) as shadow:
+            _leave_recovery_to_others(shadow)
+            await shadow[COLLECTION].find_one({"_id": "many"})
+            router._TOGETHER = 1  # type: ignore[misc]
+            armed = True
+            note("start", point, time)
+            await VERBS["many"](shadow[COLLECTION], 0)
+            note("ack", point, time)
 
     asyncio.run(run())
 

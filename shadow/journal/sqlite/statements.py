@@ -7,6 +7,7 @@ intents of a thousand documents one by one is to wait for it a thousand times.
 from __future__ import annotations
 
 import functools
+import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Final, TypeVar
 
@@ -14,9 +15,10 @@ __all__ = ["CLAIMED", "DEFER", "LATE", "PENDING", "REASON", "REFUSED", "closing"
 
 T = TypeVar("T")
 
-_SIZES: Final = (200, 100, 20, 4, 1)
-"""Rows of one statement: few sizes, so that the connection keeps each prepared. SQLite before 3.32 takes 999 arguments
-(source: its documentation, "Limits In SQLite")."""
+_MANY: Final = (1000, 500) if sqlite3.sqlite_version_info >= (3, 32) else ()
+_SIZES: Final = (*_MANY, 200, 100, 20, 4, 1)
+"""Rows of one statement: few sizes, so that the connection keeps each prepared. SQLite before 3.32 takes 999 arguments,
+and 32,766 since (source: its documentation, "Limits In SQLite")."""
 
 DEFER: Final = """
 INSERT INTO deferred

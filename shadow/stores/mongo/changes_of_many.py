@@ -11,7 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Hashable, Mapping, MutableMapping, MutableSequence, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Hashable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    MutableSequence,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeGuard
 
@@ -23,6 +32,7 @@ from pymongo.errors import BulkWriteError, PyMongoError
 
 from shadow.compare.equality import same_after, same_part
 from shadow.errors import ShadowError
+from shadow.model.batches import AlikeChanges, keys_in
 from shadow.model.operation import ANY, Applied, Change, Delete, Update
 from shadow.model.outcome import Outcome, marked
 from shadow.model.server_options import sent_with
@@ -53,6 +63,8 @@ that move the version by one leave it."""
 
 def alike(changes: Sequence[Change]) -> bool:
     """Whether one command can make all changes: updates without upsert, or deletes, equal but for key and version."""
+    if isinstance(changes, AlikeChanges):
+        return not is_collated(changes.model.filter)
     first = changes[0]
     if not isinstance(first, Update | Delete) or is_collated(first.filter):
         return False
@@ -65,6 +77,31 @@ def alike(changes: Sequence[Change]) -> bool:
         each.upsert or each.update is not first.update or each.array_filters is not first.array_filters  # type: ignore[union-attr]
         for each in changes
     )
+
+
+class _Read(Mapping[int, Image]):
+    """The documents that were read, by place, as they are stored. Each image is made when it is asked for."""
+
+    def __init__(self, reserved: str) -> None:
+        self._reserved = reserved
+        self.births: dict[int, str] = {}
+        self.revs: dict[int, int] = {}
+        self._contents: dict[int, bytes] = {}
+
+    def add(self, place: int, born: str, rev: int, content: bytes) -> None:
+        self.births[place], self.revs[place], self._contents[place] = born, rev, content
+
+    def version(self, place: int) -> Version:
+        return Version(self.births[place], self.revs[place])
+
+    def __getitem__(self, place: int) -> Image:
+        return LateImage(self.version(place), self._contents[place], self._reserved)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._contents)
+
+    def __len__(self) -> int:
+        return len(self._contents)
 
 
 @dataclass(frozen=True)
@@ -86,20 +123,29 @@ class MongoMany:
     def op_id(self) -> str:
         return self.op_ids[0]
 
-    @property
+    @functools.cached_property
     def deletes(self) -> bool:
-        return isinstance(self.changes[0], Delete)
+        return isinstance(self._first, Delete)
+
+    @functools.cached_property
+    def _first(self) -> Any:
+        """The change that all are like."""
+        return self.changes[0]
+
+    @functools.cached_property
+    def _keys(self) -> Sequence[Key]:
+        return keys_in(self.changes)
 
     # --- reads --------------------------------------------------------------------------------------------------
 
     async def look(self, places: Sequence[int]) -> Found:
         asked = self._fitting(places)
-        unread = {identity(self.changes[place].key): place for place in asked}
-        images: dict[int, Image] = {}
+        keys = [self._keys[place] for place in asked]
+        unread = dict(zip(map(identity, keys), asked, strict=True))
+        images = _Read(self.reserved)
         alone: list[int] = []
         strange = False
         size = 0
-        keys = [self.changes[place].key for place in asked]
         where = self._where({"_id": {"$in": keys}, f"{self.reserved}.t": None})
         # Of what is deleted, the version alone is needed.
         cursor = self.source.find(where, {self.reserved: 1} if self.deletes else None, batch_size=_PAGE)
@@ -122,7 +168,7 @@ class MongoMany:
         """As many places as have keys for one command, and at least one."""
         size = 0
         for number, place in enumerate(places):
-            size += _size(self.changes[place].key)
+            size += _size(self._keys[place])
             if size > _MOST_BYTES:
                 return places[: max(1, number)]
         return places
@@ -131,7 +177,7 @@ class MongoMany:
         self,
         raw: Any,
         unread: MutableMapping[Hashable, int],
-        images: MutableMapping[int, Image],
+        images: _Read,
         alone: MutableSequence[int],
     ) -> bool:
         """False: the document is under no key of the batch, as where a collation finds another spelling."""
@@ -143,7 +189,7 @@ class MongoMany:
             if place is None:
                 return False
             self._note(place, document, content)
-            images[place] = LateImage(version, content, self.reserved)
+            images.add(place, *version, content)
             return True
         return self._take_unusual(raw, unread, images, alone)
 
@@ -151,7 +197,7 @@ class MongoMany:
         self,
         raw: Any,
         unread: MutableMapping[Hashable, int],
-        images: MutableMapping[int, Image],
+        images: _Read,
         alone: MutableSequence[int],
     ) -> bool:
         """The same for any document."""
@@ -164,14 +210,14 @@ class MongoMany:
             assert isinstance(image.state, Version)
             assert image.document is not None
             self._note(place, image.document, bytes(raw.raw))
-            images[place] = LateImage(image.state, bytes(raw.raw), self.reserved)
+            images.add(place, image.state.born, image.state.rev, bytes(raw.raw))
         else:
             alone.append(place)
         return True
 
     async def marks(self, places: Sequence[int]) -> Mapping[int, Mark]:
-        by_key = {identity(self.changes[place].key): place for place in places}
-        keys = [self.changes[place].key for place in places]
+        by_key = {identity(self._keys[place]): place for place in places}
+        keys = [self._keys[place] for place in places]
         # It decides what becomes of intents: a deposed member would not know.
         found = await self.lasting.find(self.collection, {"_id": {"$in": keys}}, {self.reserved: 1})
         marks: dict[int, Mark] = {}
@@ -211,6 +257,9 @@ class MongoMany:
             raise
         return int(result.deleted_count if self.deletes else result.matched_count)
 
+    def modified(self, place: int) -> bool | None:
+        return False if self.deletes else self._modified.get(place)
+
     def applied(self, place: int, pre: Image) -> Applied:
         if self.deletes:
             return Applied(pre, _NOTHING)
@@ -223,11 +272,11 @@ class MongoMany:
     @functools.cached_property
     def _updater(self) -> Updater:
         """Compiled once for all documents."""
-        return cached_update(self.changes[0].update, self.changes[0].array_filters)
+        return cached_update(self._first.update, self._first.array_filters)
 
     @functools.cached_property
     def _matched(self) -> Filter | None:
-        return cached_filter(self.changes[0].filter) if self._updater.positional else None
+        return cached_filter(self._first.filter) if self._updater.positional else None
 
     @functools.cached_property
     def _elements(self) -> list[bytes]:
@@ -256,7 +305,7 @@ class MongoMany:
 
     def _statements(self, images: Mapping[int, Image]) -> list[tuple[Any, Document]]:
         """The driver's requests, each beside what it sends."""
-        first = self.changes[0]
+        first = self._first
         made: list[tuple[Any, Document]] = []
         for where, place in self._conditions(images):
             if isinstance(first, Delete):
@@ -271,27 +320,24 @@ class MongoMany:
 
     def _conditions(self, images: Mapping[int, Image]) -> list[tuple[Document, int]]:
         """Filters that match the documents exactly at their versions, each with one of its places."""
-        apart = _is_pipeline(self.changes[0])
+        assert isinstance(images, _Read)
+        apart = _is_pipeline(self._first)
         groups: dict[Hashable, list[int]] = {}
-        for place, image in images.items():
-            version = image.state
-            assert isinstance(version, Version)
-            shared = not (version.rev and version.born)
-            group = place if apart else (version.rev, version.born if shared else None)
+        for (place, rev), born in zip(images.revs.items(), images.births.values(), strict=True):
+            group: Hashable = place if apart else rev if rev and born else (rev, born)
             groups.setdefault(group, []).append(place)
         return [(self._where(self._versions(images, places)), places[0]) for places in groups.values()]
 
-    def _versions(self, images: Mapping[int, Image], places: Sequence[int]) -> Document:
-        states = [images[place].state for place in places]
-        where: Document = {"_id": {"$in": [self.changes[place].key for place in places]}}
-        where |= exactly(states[0], self.reserved)
-        if len({state.born for state in states if isinstance(state, Version)}) > 1:
-            births: list[Any] = [state.born for state in states if isinstance(state, Version)]
+    def _versions(self, images: _Read, places: Sequence[int]) -> Document:
+        where: Document = {"_id": {"$in": [self._keys[place] for place in places]}}
+        where |= exactly(images.version(places[0]), self.reserved)
+        births: list[Any] = list(dict.fromkeys(images.births[place] for place in places))
+        if len(births) > 1:
             where[f"{self.reserved}.b"] = {"$in": [*births, *([None] if "" in births else [])]}
         return where
 
     def _where(self, part: Document) -> Document:
-        filter = without_version(self.changes[0].filter, self.reserved)
+        filter = without_version(self._first.filter, self.reserved)
         return {"$and": [part, filter]} if "_id" in filter else {**part, **filter}
 
 
@@ -308,12 +354,12 @@ async def _next_page(cursor: Any) -> list[Any]:
         return page
 
 
-def _version_in(stamp: Any) -> Version | None:
-    """The version in a stamp of the commonest form; None for any other."""
+def _version_in(stamp: Any) -> tuple[str, int] | None:
+    """Birth and revision in a stamp of the commonest form; None for any other."""
     if type(stamp) is not dict or "t" in stamp:
         return None
     born, rev = stamp.get("b"), stamp.get("r")
-    return Version(born, rev) if type(born) is str and type(rev) is int else None
+    return (born, rev) if type(born) is str and type(rev) is int else None
 
 
 def _is_pipeline(change: Update | Delete) -> TypeGuard[Update]:

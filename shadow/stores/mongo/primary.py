@@ -16,6 +16,7 @@ from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError, PyMongoError, WriteError
 
 from shadow.errors import UnsupportedOperation
+from shadow.model.batches import Result
 from shadow.model.operation import (
     ANY,
     Applied,
@@ -153,9 +154,7 @@ class MongoPrimary(MongoInserts):
                 return [error if isinstance(each, Applied) else each for each in results]
             return results
 
-    async def change_many(
-        self, collection: str, changes: Sequence[Change], op_ids: Sequence[str]
-    ) -> list[Applied | Exception | None]:
+    async def change_many(self, collection: str, changes: Sequence[Change], op_ids: Sequence[str]) -> Sequence[Result]:
         if self._shards.key(collection) is not None or not alike(changes):
             return await change_each(len(changes), lambda place: self.apply(collection, changes[place], op_ids[place]))
         await self.link.found(self._max_time_ms / 1000)

@@ -8,6 +8,7 @@ from typing import Any
 from pymongo import WriteConcern
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
+from shadow.model.batches import Result
 from shadow.model.operation import Applied, Change, Insert, Query
 from shadow.model.outcome import transient
 from shadow.model.phase import StoreName
@@ -107,12 +108,10 @@ class SessionStore(MongoStore):
         query = Query(filter=filter, projection={"_id": 1}, newest=True)
         return [hit.key async for page in self.find(collection, query) for hit in page]
 
-    async def change_many(
-        self, collection: str, changes: Sequence[Change], op_ids: Sequence[str]
-    ) -> list[Applied | Exception | None]:
+    async def change_many(self, collection: str, changes: Sequence[Change], op_ids: Sequence[str]) -> Sequence[Result]:
         """One after the other: the server has one call of a session at a time, and what a command for many documents
         would have to find out afterwards, a transaction can't."""
-        results: list[Applied | Exception | None] = []
+        results: list[Result] = []
         for change, op_id in zip(changes, op_ids, strict=True):
             try:
                 results.append(await self.apply(collection, change, op_id))
