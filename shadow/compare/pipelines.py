@@ -301,12 +301,17 @@ def _redact(state: Openness, spec: Any) -> Openness:
 
 
 _UNBOUNDED: Final = ["unbounded", "unbounded"]
+_COVARIANCES: Final = frozenset({"$covariancePop", "$covarianceSamp"})
+"""Over a window that slides these may differ (difference 450)."""
 _BY_PLACE: Final = frozenset(
-    {"$documentNumber", "$shift", "$derivative", "$integral", "$expMovingAvg", "$locf", "$linearFill"}
+    {
+        *("$documentNumber", "$shift", "$derivative", "$integral", "$expMovingAvg", "$locf", "$linearFill"),
+        *_COVARIANCES,
+    }
 )
 """Window functions whose value depends on the place of the document, in each window."""
-_ROUNDED_WHERE_IT_SLIDES: Final = frozenset({"$sum", "$avg", "$stdDevPop", "$stdDevSamp", "$integral"})
-"""The server takes out again what leaves the window, with the rounding that it left (difference 450)."""
+_ROUNDED_WHERE_IT_SLIDES: Final = frozenset({"$sum", "$avg", "$stdDevPop", "$stdDevSamp"})
+"""What leaves the window is taken out again, but not the rounding that it left: every row before counts."""
 
 
 def _windows(state: Openness, spec: Any) -> Openness:
@@ -329,9 +334,9 @@ def _windowed(output: Any, ordered: Openness) -> OpenShape:
         return EXACT if ordered.seen and ordered.rows is Rows.KNOWN else ANYTHING
     window = output.get("window", {})
     slides = any(window.get(each, _UNBOUNDED)[0] != "unbounded" for each in ("documents", "range"))
-    if slides and name in _ROUNDED_WHERE_IT_SLIDES:
+    if slides and name in _COVARIANCES:
         return ANYTHING
-    if name in _BY_PLACE:
+    if name in _BY_PLACE or (slides and name in _ROUNDED_WHERE_IT_SLIDES):
         return EXACT if ordered.whole and expression(operand, ordered.shape).exact else ANYTHING
     whole = not window or window.get("documents") == _UNBOUNDED or window.get("range") == _UNBOUNDED
     if not ordered.whole and not (whole and ordered.rows is Rows.KNOWN):

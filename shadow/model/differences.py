@@ -60,8 +60,9 @@ DIFFERENCES: Final[dict[int, str]] = {
     "them within a minute. A join shows what has expired in the other collection, until DynamoDB deletes it.",
     430: "The DuplicateKeyError of a unique index with a collation has the document's own values in `keyValue`; the "
     "server has its sort keys there, in hexadecimal.",
-    450: "Sums, means, deviations and integrals of doubles over a window that slides (`documents: [-1, 0]`) have the "
-    "rounding of what is in the window; the server's also have that of what has left it.",
+    450: "`$covariancePop` and `$covarianceSamp` over a window that slides (`documents: [-1, 0]`), of decimals among "
+    "which are infinities or NaN: after such a pair has left the window, MongoDB 6.0 may round the covariance to a "
+    "whole number.",
     451: "`$densify` with given bounds fills every partition; MongoDB 6.0 omits some whose values are all below them. "
     "Where equal numbers have several types, the type of the added ones and of the fields of their partition, and the "
     "order of partitions, may differ.",

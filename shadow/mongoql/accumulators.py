@@ -11,7 +11,7 @@ from shadow.mongoql.failures import described, failure
 from shadow.mongoql.predicates import is_number
 from shadow.mongoql.summation import Deviation, Summation
 
-__all__ = ["ACCUMULATORS", "Accumulator"]
+__all__ = ["ACCUMULATORS", "Accumulator", "WindowAverage"]
 
 
 class Accumulator(Protocol):
@@ -43,6 +43,13 @@ class _Average(_Sum):
 
     def result(self) -> Any:
         return self.total.average_of_group(self.count) if self.count else None
+
+
+class WindowAverage(_Average):
+    """`$avg` over a window from which no document leaves: the server's other engine, which sums in doubles alone."""
+
+    def result(self) -> Any:
+        return self.total.average(self.count) if self.count else None
 
 
 class _Deviation:

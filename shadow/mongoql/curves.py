@@ -4,7 +4,8 @@ gaps, `$locf` and `$linearFill`."""
 from __future__ import annotations
 
 import decimal
-import itertools
+import math
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
@@ -20,8 +21,8 @@ from shadow.mongoql.failures import described, failure
 from shadow.mongoql.functions import FUNCTIONS
 from shadow.mongoql.moments import is_date
 from shadow.mongoql.predicates import is_number, truncated
+from shadow.mongoql.sliding import SlidingSum, slid
 from shadow.mongoql.stages import Variables
-from shadow.mongoql.summation import Summation
 
 __all__ = ["FILLS", "RATES", "compile_fill_function", "compile_moving_average", "compile_rate"]
 
@@ -113,33 +114,54 @@ def _check_time(time: Any, unit: int | None, no_date: int, date: int, no_number:
 
 
 def _integrals(points: _Points, windows: list[tuple[int, int]], unit: int | None) -> list[Any]:
-    for begin, end in windows:
-        for time, value in points[begin:end]:
-            if not is_number(value):
-                raise failure(5423900, "the input value of $integral must be numeric")
-            _check_time(time, unit, 5423901, 5423902, 5423900)
-        if (begin, end) == (0, len(points)):
-            break
-    areas = [_area(*pair) for pair in itertools.pairwise(points)] if windows else []
-    made: list[Any] = []
-    total, begun, ended = Summation(), 0, 0
-    for begin, end in windows:
-        if begin != begun or end < ended:
-            total, begun, ended = Summation(), begin, begin
-        for area in areas[max(ended - 1, begin) : max(end - 1, begin)]:
-            total.add(area)
-        ended = end
-        if end <= begin:
-            made.append(None)
-        else:
-            made.append(total.result() if unit is None else _divide(total.result(), unit))
-    return made
+    sums = slid(points, windows, _Integral(unit))
+    return [total if total is None or unit is None else _divide(total, unit) for total in sums]
+
+
+class _Integral:
+    """By the trapezoidal rule, over a window that slides."""
+
+    def __init__(self, unit: int | None) -> None:
+        self._unit = unit
+        self._points: deque[tuple[Any, Any]] = deque()
+        self._total = SlidingSum()
+        self._undefined = 0
+
+    def add(self, value: tuple[Any, Any]) -> None:
+        if not is_number(value[1]):
+            raise failure(5423900, "the input value of $integral must be numeric")
+        _check_time(value[0], self._unit, 5423901, 5423902, 5423900)
+        if self._points:
+            self._total.add(self._area(self._points[-1], value))
+        self._points.append(value)
+        self._undefined += _is_nan(value[1])
+
+    def remove(self, value: tuple[Any, Any]) -> None:
+        self._points.popleft()
+        self._undefined -= _is_nan(value[1])
+        if self._points:
+            self._total.remove(self._area(value, self._points[0]))
+
+    def _area(self, one: tuple[Any, Any], other: tuple[Any, Any]) -> Any:
+        return 0 if _is_nan(one[1]) or _is_nan(other[1]) else _area(one, other)
+
+    def result(self) -> Any:
+        if not self._points:
+            return None
+        return math.nan if self._undefined else self._total.result()
+
+
+def _is_nan(value: Any) -> bool:
+    return value.to_decimal().is_nan() if type(value) is Decimal128 else value != value
 
 
 def _area(one: tuple[Any, Any], other: tuple[Any, Any]) -> Any:
-    """By the trapezoidal rule."""
     run = _subtract(other[0], one[0])
-    return _divide(_multiply(run, _add(one[1], other[1])), 2)
+    try:
+        height = numbers.add(one[1], other[1])
+    except OverflowError:
+        height = float(one[1]) + float(other[1])
+    return _divide(_multiply(run, height), 2.0)
 
 
 # -- $expMovingAvg ------------------------------------------------------------------------------------------------

@@ -83,7 +83,8 @@ _SUPPORTED: Final[dict[Family, str]] = {
         strcasecmp substr substrBytes indexOfBytes indexOfCP zip sortArray setField unsetField binarySize bsonSize
         firstN lastN maxN minN stdDevPop stdDevSamp tsIncrement tsSecond rand""",
     Family.WINDOW: """sum avg min max first last push addToSet count firstN lastN maxN minN topN bottomN top bottom
-        stdDevPop stdDevSamp rank denseRank documentNumber shift derivative integral expMovingAvg locf linearFill""",
+        stdDevPop stdDevSamp rank denseRank documentNumber shift derivative integral expMovingAvg locf linearFill
+        covariancePop covarianceSamp""",
 }
 
 _LAST: Final = "merge out"
@@ -119,7 +120,6 @@ _REFUSED: Final[dict[Family, dict[str, str]]] = {
         _NEWER: "bitAnd bitNot bitOr bitXor median percentile toHashedIndexKey toUUID",
     },
     Family.WINDOW: {
-        _NOT_EXACT: "covariancePop covarianceSamp",
         _NEWER: "median percentile minMaxScaler",
     },
 }

@@ -7,13 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from bson import Int64
-
 from shadow.model.order import MISSING, as_document, millis, order_key, sort_key
 from shadow.model.values import snapshot
 from shadow.model.version import Document
 from shadow.mongoql import numbers
-from shadow.mongoql.accumulators import Accumulator
+from shadow.mongoql.accumulators import Accumulator, WindowAverage
 from shadow.mongoql.curves import FILLS, RATES, compile_fill_function, compile_moving_average, compile_rate
 from shadow.mongoql.date_operators import UNITS, shifted
 from shadow.mongoql.expressions import evaluator, is_constant
@@ -24,6 +22,7 @@ from shadow.mongoql.joins import with_value
 from shadow.mongoql.moments import is_date
 from shadow.mongoql.picks import PICKS, sort_pairs
 from shadow.mongoql.predicates import is_number, truncated
+from shadow.mongoql.sliding import SLIDING, Covariance, slid
 from shadow.mongoql.stages import Lookup, Stage, Variables
 from shadow.mongoql.support import Family, require
 from shadow.mongoql.zones import UTC
@@ -39,6 +38,7 @@ Sort: TypeAlias = list[tuple[str, int]]
 
 _RANKS: Final = frozenset({"$rank", "$denseRank", "$documentNumber"})
 _ENDS: Final = {"$first": False, "$last": True}
+_COVARIANCES: Final = {"$covariancePop": False, "$covarianceSamp": True}
 
 
 def compile_windows(spec: Any, given: Variables) -> Stage:
@@ -125,6 +125,10 @@ def _output(path: str, spec: Any, sort: Sort, given: Variables) -> Function:
     if name in RATES:
         windows = _bounds(spec["window"], sort, True)[0] if "window" in spec else None
         return compile_rate(name, spec[name], sort, given, windows)
+    if name in _COVARIANCES:
+        pair, windows = evaluator(spec[name], given), _bounds(spec.get("window", {}), sort, "window" in spec)[0]
+        sample = _COVARIANCES[name]
+        return lambda rows: slid([pair(row) for row in rows], windows(rows), Covariance(sample=sample))
     if type(spec[name]) is list and name not in PICKS:
         make, evaluate = compile_accumulator("value", {name: None}, given)[0], evaluator(spec[name], given)
     else:
@@ -132,7 +136,10 @@ def _output(path: str, spec: Any, sort: Sort, given: Variables) -> Function:
     bounds, slides = _bounds(spec.get("window", {}), sort, "window" in spec)
     if name in _ENDS:
         return lambda rows: _at_end([evaluate(row) for row in rows], bounds(rows), _ENDS[name])
-    return lambda rows: _accumulated(rows, bounds(rows), lambda: make(None), evaluate, name if slides else "")
+    if slides and name in SLIDING:
+        return lambda rows: slid([evaluate(row) for row in rows], bounds(rows), SLIDING[name]())
+    whole: Callable[[], Accumulator] = WindowAverage if name == "$avg" else lambda: make(None)
+    return lambda rows: _accumulated(rows, bounds(rows), whole, evaluate)
 
 
 def _at_end(values: list[Any], windows: list[tuple[int, int]], last: bool) -> list[Any]:
@@ -145,7 +152,6 @@ def _accumulated(
     windows: list[tuple[int, int]],
     make: Callable[[], Accumulator],
     evaluate: Callable[[Document], Any],
-    sliding: str,
 ) -> list[Any]:
     values = [evaluate(row) for row in rows]
     made: list[Any] = []
@@ -157,8 +163,6 @@ def _accumulated(
             current.add(value)
         ended = max(ended, end)
         result = current.result()
-        if sliding == "$sum" and type(result) in (int, Int64):
-            result = numbers.int_of(int(result))  # the server narrows it
         made.append(snapshot(result) if type(result) in (list, dict) else result)
     return made
 

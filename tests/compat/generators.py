@@ -661,12 +661,26 @@ class Generator:
         return {"$bucket": {"groupBy": by, "boundaries": bounds, "default": self.pick(["other", None, 100]), **output}}
 
     def windowed(self) -> dict[str, Any]:
-        """Over whole numbers: of doubles, a window that slides is refused."""
+        """A function over whole numbers, or a sum of doubles."""
         name = self.pick(
-            ["$sum", "$avg", "$min", "$push", "$first", "$last", "$count", "$rank", "$denseRank", "$shift"]
+            [
+                "$sum",
+                "$avg",
+                "$stdDevPop",
+                "$min",
+                "$push",
+                "$first",
+                "$last",
+                "$count",
+                "$rank",
+                "$denseRank",
+                "$shift",
+            ]
         )
         ranks = name in ("$rank", "$denseRank")
         output: dict[str, Any] = {name: {} if ranks or name == "$count" else self.pick(["$_id", {"$mod": ["$_id", 3]}])}
+        if name in ("$sum", "$avg", "$stdDevPop") and self.chance(0.5):
+            output[name] = {"$multiply": ["$_id", 0.7]}
         if name == "$shift":
             output[name] = {"output": self.pick(["$a", "$_id"]), "by": self.pick([1, -1, 0, 3])}
         elif not ranks and self.chance(0.7):

@@ -25,7 +25,7 @@ LEFT: Final[dict[Family, set[str]]] = {
     },
     Family.QUERY: {"$geoIntersects", "$geoWithin", "$near", "$nearSphere", "$text", "$where"},
     Family.ACCUMULATOR: {"$accumulator", "$median", "$percentile"},
-    Family.WINDOW: {"$covariancePop", "$covarianceSamp", "$median", "$percentile", "$minMaxScaler"},
+    Family.WINDOW: {"$median", "$percentile", "$minMaxScaler"},
 }  # fmt: skip
 
 

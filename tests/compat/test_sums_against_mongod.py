@@ -60,13 +60,13 @@ def test_sums_have_the_servers_last_digit(collection: Any, kinds: str) -> None:
         collection.delete_many({})
         collection.insert_many(documents)
         for pipeline in PIPELINES:
-            theirs = [_plain(normalise_value(each)) for each in collection.aggregate(pipeline)]
+            theirs = [plain(normalise_value(each)) for each in collection.aggregate(pipeline)]
             compiled = compile_pipeline(normalise_value(pipeline))
-            ours = [_plain(each) for each in compiled.run([normalise(each) for each in documents], lambda name: [])]
+            ours = [plain(each) for each in compiled.run([normalise(each) for each in documents], lambda name: [])]
             assert ours == theirs, f"seed {SEED}: {pipeline} over {documents}"
 
 
-def _plain(document: dict[str, Any]) -> bytes:
+def plain(document: dict[str, Any]) -> bytes:
     """Its bytes, but for the sign of a NaN (difference 17)."""
     return bson.encode({name: _unsigned(value) for name, value in document.items()})
 

@@ -307,7 +307,7 @@ OPERANDS: Final[dict[str, Any]] = {
         "init": "function() {return 0}", "accumulate": "function(s, n) {return s + n}", "accumulateArgs": ["$n"],
         "merge": "function(a, b) {return a + b}", "lang": "js",
     },
-    "$covariancePop": ["$n", "$_id"], "$covarianceSamp": ["$n", "$_id"], "$bitAnd": ["$n", 3], "$bitNot": "$n",
+    "$bitAnd": ["$n", 3], "$bitNot": "$n",
     "$median": {"input": "$n", "method": "approximate"},
     "$percentile": {"input": "$n", "p": [0.5], "method": "approximate"},
     "$geoNear": {"near": [0, 0], "distanceField": "d"},
