@@ -132,12 +132,11 @@ def updated(applied: Sequence[Applied], present: Present) -> UpdateResult:
     upserted = next((each.post.document for each in applied if not each.pre.present), None)
     raw: dict[str, Any] = {
         "n": len(applied),
+        **({} if upserted is None else {"upserted": present({"_id": upserted["_id"]})["_id"]}),
         "nModified": sum(map(is_modified, applied)),
         "ok": 1.0,
         "updatedExisting": bool(applied) and upserted is None,
     }
-    if upserted is not None:
-        raw["upserted"] = present({"_id": upserted["_id"]})["_id"]
     return UpdateResult(raw, acknowledged=True)
 
 
