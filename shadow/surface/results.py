@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
+from bson.raw_bson import RawBSONDocument
 from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, WriteConcernError, WriteError
 from pymongo.results import DeleteResult, UpdateResult
 
@@ -26,6 +27,8 @@ __all__ = [
     "as_write",
     "by_pipeline",
     "deleted",
+    "inserted_id",
+    "inserted_ids",
     "is_modified",
     "show_values",
     "updated",
@@ -138,6 +141,16 @@ def updated(applied: Sequence[Applied], present: Present) -> UpdateResult:
         "updatedExisting": bool(applied) and upserted is None,
     }
     return UpdateResult(raw, acknowledged=True)
+
+
+def inserted_id(document: Any) -> Any:
+    """The id that the drivers name of a document that was inserted: of raw bytes they know none."""
+    return None if isinstance(document, RawBSONDocument) else document["_id"]
+
+
+def inserted_ids(documents: Iterable[Any]) -> list[Any]:
+    """Likewise of several."""
+    return [each["_id"] for each in documents if not isinstance(each, RawBSONDocument)]
 
 
 def deleted(count: int) -> DeleteResult:
