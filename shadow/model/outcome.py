@@ -191,7 +191,7 @@ def transient(text: str) -> pm.OperationFailure:
     """The error of a transaction that has not been committed and never will be: the server's of one that it does not
     know any more."""
     code = _NO_SUCH_TRANSACTION
-    details = {"ok": 0.0, "code": code, "codeName": "NoSuchTransaction", "errmsg": text, "errorLabels": [TRANSIENT]}
+    details = {"errorLabels": [TRANSIENT], "ok": 0.0, "errmsg": text, "code": code, "codeName": "NoSuchTransaction"}
     return marked(pm.OperationFailure(text, code, details), Outcome.REFUSED)
 
 
@@ -232,9 +232,12 @@ def _of_code(code: object) -> Outcome:
     return _REFUSED if refused else _UNKNOWN
 
 
+_NAMES: Final = {**REFUSED_CODES, 263: "OperationNotSupportedInTransaction"}
+
+
 def details_of(code: int, text: str) -> dict[str, Any]:
     """The server's answer to a command that it refuses with this code, as an error of the driver has it."""
-    return {"ok": 0.0, "errmsg": text, "code": code, "codeName": REFUSED_CODES.get(code, f"Location{code}")}
+    return {"ok": 0.0, "errmsg": text, "code": code, "codeName": _NAMES.get(code, f"Location{code}")}
 
 
 _OF_THE_DOCUMENT = (pm.WriteError, pm.DocumentTooLarge, bs.BSONError, OverflowError, ValueError)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 import bson
@@ -214,8 +214,12 @@ class Arguments:
 
     def pipeline(self, pipeline: Any) -> list[Document]:
         """An aggregation pipeline that compiles."""
-        if not isinstance(pipeline, Sequence) or isinstance(pipeline, str | bytes):
+        if not isinstance(pipeline, list):
             raise TypeError("pipeline must be a list")
+        if pipeline and not isinstance(pipeline[-1], Container):
+            raise TypeError(f"argument of type {type(pipeline[-1]).__name__!r} is not iterable")  # as in the drivers
+        if not all(isinstance(each, Mapping) for each in pipeline):
+            raise _refusal(14, "Each element of the 'pipeline' array must be an object")
         wanted: list[Document] = normalise({"": list(pipeline)}, self.options)[""]
         self.unreserved("pipeline", wanted)
         fixed = fixed_pipeline(wanted, self._values())

@@ -18,7 +18,7 @@ from shadow.mongoql.upserts import with_key
 from shadow.surface.arguments import Arguments
 from shadow.surface.bulk import Make, Step, kind_of, operation, runs
 from shadow.surface.hints import no_such_index
-from shadow.surface.results import BulkTally, Many, as_write, show_values
+from shadow.surface.results import BulkTally, Many, as_write, inserted_ids, show_values
 from shadow.surface.verb_options import check_options
 from shadow.surface.write_verbs import WriteVerbs, filter_of
 
@@ -40,7 +40,7 @@ class BulkVerbs(WriteVerbs):
         births = fresh_ids(len(originals))
         steps = [self._insert_step(place, *each) for place, each in enumerate(zip(originals, births, strict=True))]
         await self._make_all(steps, ordered=ordered)
-        return InsertManyResult([each["_id"] for each in originals], acknowledged=True)
+        return InsertManyResult(inserted_ids(originals), acknowledged=True)
 
     async def bulk_write(self, requests: Sequence[Any], ordered: bool = True, **options: Any) -> BulkWriteResult:
         """PyMongo's operation objects, in PyMongo's order. Raises BulkWriteError with PyMongo's details."""

@@ -104,12 +104,14 @@ class Collection(ReadVerbs, BulkVerbs):
         self._take.refuse("drop_index", options)
         self._spec = await self._handle.indexes.drop_all(self._spec, options)
 
-    async def drop(self, **options: Any) -> None:
+    async def drop(self, **options: Any) -> dict[str, Any]:
         """Deletes every document, on both stores, one by one with an intent each. The indexes end as by
-        `drop_indexes`; tables stay."""
+        `drop_indexes`; tables stay. Returns the answer of the server's command."""
         self._take.refuse("drop", {name: value for name, value in options.items() if name != "encrypted_fields"})
+        before = await self._handle.indexes.listed(self._spec)
         await self._delete_many({})
         self._spec = await self._handle.indexes.dropped(self._spec)
+        return {"nIndexesWas": len(before), "ns": self.full_name, "ok": 1.0}
 
     async def rename(self, new_name: str, **options: Any) -> NoReturn:
         raise UnsupportedOperation("rename", "a DynamoDB table cannot be renamed", hint="copy, then drop")

@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 import bson
 from bson import Code
 from bson.errors import InvalidDocument
+from pymongo.collation import Collation
 from pymongo.errors import InvalidOperation, OperationFailure
 
 from shadow.errors import UnsupportedOperation
@@ -91,6 +92,8 @@ class Cursor(DriverCursor):
             return self._with(
                 sort=take.sort(key_or_list, direction), mongo_only=self._query.mongo_only or take.mongo_only
             )
+        except REFUSED_LATER as error:
+            return self._with()._refused(error)
 
     def limit(self, limit: int) -> Self:
         """At most `limit` documents; 0 is no limit, a negative one counts as its absolute value, as in MongoDB."""
@@ -155,6 +158,9 @@ class Cursor(DriverCursor):
         return self
 
     def collation(self, collation: Any) -> Self:
+        if not isinstance(collation, dict | Collation) and collation is not None:
+            raise TypeError("collation must be a dict, an instance of collation.Collation, or None")
+        self._with()
         if collation is None or is_simple(collation):
             return self
         refusal = UnsupportedOperation("cursor.collation", "DynamoDB orders by bytes")
@@ -321,6 +327,12 @@ class Cursor(DriverCursor):
         made._sent, made._flags, made._refusal = self._sent, self._flags, self._refusal
         return made
 
+    def __copy__(self) -> Cursor:
+        return self.clone()
+
+    def __deepcopy__(self, memo: Any) -> Cursor:
+        return self.clone()
+
     def _more(self) -> bool:
         return not self._ended
 
@@ -439,6 +451,6 @@ async def _ended(read: AsyncIterator[list[Hit]]) -> None:
 
 
 def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
+    if not isinstance(value, int):
         raise TypeError(f"{name} must be an instance of int")
-    return value
+    return int(value)

@@ -175,9 +175,10 @@ class MotorReads(MotorLoop):
         return None
 
     @property
-    def session(self) -> None:
-        """None: the read has no session of its own."""
-        return None
+    def session(self) -> Any:
+        """The session that the call was given, or None; with Motor PyMongo's own under it."""
+        given = getattr(getattr(self._collection, "_handle", None), "session", None)
+        return getattr(given, "delegate", given)
 
 
 class DriverCursor(MotorReads):

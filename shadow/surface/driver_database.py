@@ -19,7 +19,7 @@ from shadow.surface.cursor import DocumentCursor
 from shadow.surface.database_view import OF_COLLECTIONS, GuardedClient, GuardedDatabase, given_options
 from shadow.surface.forwarded import INSTANCE_ATTRIBUTES
 from shadow.surface.futures import at_once, begun
-from shadow.surface.local_answers import answer, is_own, listed
+from shadow.surface.local_answers import answer, given, is_own, listed
 from shadow.surface.names import NotIterable
 from shadow.surface.ways_around import (
     CollectionOwner,
@@ -132,7 +132,7 @@ class DriverDatabase(NotIterable):
 
         known = answer(str(next(iter(whole), ""))) if verb == "command" and self._owner.is_flipped() else None
         if known is not None:
-            return self._owner.begin(_given(known))
+            return self._owner.begin(given(self._owner, known, arguments, options))
         names = self._touched(whole)
         return call() if names is None else written(self._owner, names, f"db.command({next(iter(whole))!r})", call)
 
@@ -172,15 +172,13 @@ class DriverDatabase(NotIterable):
         if not self._owner.is_flipped():
             found = await self._driver().list_collection_names(*arguments, **options)
             return [name for name in found if not is_own(name)]
-        filter = options.get("filter", arguments[1] if len(arguments) > 1 else None)
-        return [each["name"] for each in await listed(self._owner.configured(), self._driver, filter)]
+        return [each["name"] for each in await listed(self._owner, self._driver, arguments, options)]
 
     def list_collections(self, *arguments: Any, **options: Any) -> Any:
         """The driver's own: the collections that are on MongoDB; see `list_collection_names`."""
         if not self._owner.is_flipped():
             return self._driver().list_collections(*arguments, **options)
-        filter = options.get("filter", arguments[1] if len(arguments) > 1 else None)
-        return DocumentCursor(self, lambda: listed(self._owner.configured(), self._driver, filter), lambda each: each)
+        return DocumentCursor(self, lambda: listed(self._owner, self._driver, arguments, options), lambda each: each)
 
     def validate_collection(self, name_or_collection: Any, *arguments: Any, **options: Any) -> Any:
         """The driver's own, on MongoDB."""
@@ -201,7 +199,7 @@ class DriverDatabase(NotIterable):
         """The driver's own, or, for a configured collection, what its `drop` does."""
         name = _name_of(name_or_collection)
         if name in self._owner.configured():
-            return await self._owner.get_collection(name).drop(*arguments, **options)
+            return await self._owner.get_collection(name)._dropped(*arguments, **options)
         await self._owner.enter([name])
         return await self._driver().drop_collection(name, *arguments, **options)
 
@@ -217,7 +215,8 @@ class DriverDatabase(NotIterable):
         """The driver's own; for a configured collection, its `find_one`."""
         named = getattr(dbref, "collection", "")
         if named in self._owner.configured() and getattr(dbref, "database", None) in (None, self._owner.name):
-            return self._owner.get_collection(named).find_one({"_id": dbref.id})
+            given = dict(zip(("session", "comment"), arguments, strict=False))
+            return self.get_collection(named).find_one({"_id": dbref.id}, **given, **options)
         return self._driver().dereference(dbref, *arguments, **options)
 
     def aggregate(self, pipeline: Any, *arguments: Any, **options: Any) -> Any:
@@ -412,7 +411,8 @@ class ForwardedClient(NotIterable):
         """The driver's own; once all configured collections are on DynamoDB, what `buildInfo` answers."""
         known = answer("buildInfo") if self._owner.is_flipped() else None
         if known is not None:
-            return self._owner.begin(_given(known))
+            session = arguments[0] if arguments else options.get("session")
+            return self._owner.begin(given(self._owner, known, (), {"session": session}))
         return self._owner.driver().client.server_info(*arguments, **options)
 
     def close(self) -> Any:
@@ -483,10 +483,6 @@ def _by_hand() -> UnsupportedOperation:
         "its calls would bypass shadow",
         hint="client[name], db[name]",
     )
-
-
-async def _given(known: Any) -> Any:
-    return known
 
 
 def _name_of(given: Any) -> Any:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import importlib.metadata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import bson
+from bson.codec_options import CodecOptions
 from pymongo.errors import PyMongoError
 
 from shadow.errors import ShadowError
 from shadow.model.values import normalise
 from shadow.model.version import Document
 from shadow.mongoql import cached_filter
+from shadow.mongoql.failures import failure
+from shadow.surface.sessions import check_session
+from shadow.surface.ways_around import CollectionOwner
 
-__all__ = ["answer", "is_own", "listed"]
+__all__ = ["answer", "given", "is_own", "listed"]
 
 _PATIENCE: Final = 2.0
 """Seconds for which a list of collections waits for MongoDB, which may have some that are not configured."""
@@ -56,10 +61,32 @@ def _self() -> Document:
     return {"modules": [], "shadow": importlib.metadata.version("shadow")}
 
 
-async def listed(configured: Collection[str], driver: Any, filter: Any) -> list[Document]:
+_OF_COMMAND: Final = ("value", "check", "allowable_errors", "read_preference", "codec_options", "session", "comment")
+"""The arguments of a driver's `command` after the command itself."""
+_OF_LIST: Final = frozenset({"filter", "nameOnly", "authorizedCollections", "comment", "session", "maxTimeMS"})
+"""What `listCollections` takes."""
+
+
+async def given(owner: CollectionOwner, known: Document, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
+    """A known answer, to somebody who calls the driver's `command` with these arguments."""
+    asked = {**dict(zip(_OF_COMMAND, arguments, strict=False)), **options}
+    check_session(owner, "command", asked)
+    codec: CodecOptions[Any] | None = asked.get("codec_options")
+    return known if codec is None else bson.decode(bson.encode(known), codec_options=codec)
+
+
+async def listed(
+    owner: CollectionOwner, driver: Any, arguments: Sequence[Any], options: Mapping[str, Any]
+) -> list[Document]:
     """The collections as `listCollections` shows them: the configured ones, and those that MongoDB has besides, if it
-    answers within 2 s. `driver`: makes the driver's database object."""
-    found = {name: _described(name) for name in configured}
+    answers within 2 s. `driver`: makes the driver's database object. Raises what the server and the driver raise for
+    the arguments."""
+    asked = {**dict(zip(("session", "filter", "comment"), arguments, strict=False)), **options}
+    check_session(owner, "listCollections", asked)
+    if unknown := sorted(asked.keys() - _OF_LIST):
+        raise failure(40415, f"BSON field 'listCollections.{unknown[0]}' is an unknown field.")
+    filter = asked.get("filter")
+    found = {name: _described(name) for name in owner.configured()}
     try:
         async with asyncio.timeout(_PATIENCE):
             reply = await driver().command("listCollections", authorizedCollections=True, nameOnly=False)

@@ -13,6 +13,7 @@ from shadow.errors import UnsupportedOperation
 from shadow.model.operation import Hit, Query
 from shadow.model.reads import Aggregate, Count, Distinct
 from shadow.model.server_options import given_in, sending
+from shadow.model.values import normalise
 from shadow.model.version import Document
 from shadow.mongoql.failures import failure
 from shadow.surface.arguments import Arguments
@@ -72,8 +73,20 @@ class ReadVerbs(CollectionBase):
             raise
         except REFUSED_LATER as error:
             later, batch_size = error, 0
+        except ValueError as error:
+            if self._is_sendable(filter):
+                raise
+            later, batch_size = error, 0
         made = Cursor(self, query, self._pages, self._present, self._take, self._passing).batch_size(batch_size)
         return made if later is None else made._refused(later)
+
+    def _is_sendable(self, filter: Any) -> bool:
+        """Whether BSON holds the filter: the drivers say so when a cursor sends it."""
+        try:
+            normalise(filter, self._options)
+        except ValueError:
+            return False
+        return True
 
     async def count_documents(
         self, filter: Mapping[str, Any] | Any, *, skip: int = 0, limit: int = 0, **options: Any

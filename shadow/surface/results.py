@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
 
+from bson.raw_bson import RawBSONDocument
 from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, WriteConcernError, WriteError
 from pymongo.results import DeleteResult, UpdateResult
 
@@ -28,6 +29,8 @@ __all__ = [
     "as_write",
     "by_pipeline",
     "deleted",
+    "inserted_id",
+    "inserted_ids",
     "is_modified",
     "show_values",
     "updated",
@@ -142,13 +145,22 @@ def updated(applied: Many, present: Present) -> UpdateResult:
         upserted = next((each.post.document for each in applied if not each.pre.present), None)
     raw: dict[str, Any] = {
         "n": len(applied),
+        **({} if upserted is None else {"upserted": present({"_id": upserted["_id"]})["_id"]}),
         "nModified": _modified(applied),
         "ok": 1.0,
         "updatedExisting": len(applied) > 0 and upserted is None,
     }
-    if upserted is not None:
-        raw["upserted"] = present({"_id": upserted["_id"]})["_id"]
     return UpdateResult(raw, acknowledged=True)
+
+
+def inserted_id(document: Any) -> Any:
+    """The id that the drivers name of a document that was inserted: of raw bytes they know none."""
+    return None if isinstance(document, RawBSONDocument) else document["_id"]
+
+
+def inserted_ids(documents: Iterable[Any]) -> list[Any]:
+    """Likewise of several."""
+    return [each["_id"] for each in documents if not isinstance(each, RawBSONDocument)]
 
 
 def deleted(count: int) -> DeleteResult:

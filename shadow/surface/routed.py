@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Coroutine, Mapping, MutableMapping, Sequence
-from typing import Any, Final, NoReturn, Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
+from typing import Any, Final, NoReturn, Protocol, cast
 
 from bson.codec_options import CodecOptions
 from pymongo.errors import OperationFailure
@@ -217,8 +217,9 @@ class RoutedCollection(ServerReads):
 
     async def _forward_other(self, verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
         """Forwards a change of the collection and not of its documents; meanwhile the phase does not change."""
+        session = without_session(verb, arguments, options)[0]
         passage, answer = await self._handle.forwarder().write(
-            self._name, None, lambda passage: getattr(self._own(), verb)(*arguments, **options), options.get("session")
+            self._name, None, lambda passage: self._other(verb)(*arguments, **options), session
         )
         if passage is Passage.VERSIONED:
             return await self._versioned(verb, arguments, options)
@@ -226,6 +227,14 @@ class RoutedCollection(ServerReads):
             given = arguments[0] if arguments else options.get("index_or_name")
             self._spec = self._handle.indexes.ended(self._spec, given if verb == "drop_index" else None)
         return answer
+
+    def _other(self, verb: str) -> Callable[..., Any]:
+        """The driver's own method; for `drop` that of its database, which has an answer."""
+        own = self._own()
+        if verb != "drop":
+            return cast("Callable[..., Any]", getattr(own, verb))
+        options = {name: getattr(own, name) for name in _OPTIONS}
+        return functools.partial(own.database.with_options(**options).drop_collection, own.name)
 
     # --- cursors ------------------------------------------------------------------------------------------------
 
@@ -371,12 +380,13 @@ class RoutedCollection(ServerReads):
         """While only MongoDB is written, the driver's own, whatever the index. If the configuration has created an
         index that serves it under another name, that name is returned, as in other phases; see `Collection`."""
         with self._traced("create_index"):
+            session = without_session("create_index", (keys, *arguments), options)[0]
             passage, answer = await self._handle.forwarder().write(
-                self._name, None, lambda passage: self._indexed(keys, arguments, options), options.get("session")
+                self._name, None, lambda passage: self._indexed(keys, arguments, options), session
             )
-            return str(
-                answer if passage is not Passage.VERSIONED else await self._versioned("create_index", (keys,), options)
-            )
+            if passage is Passage.VERSIONED:
+                answer = await self._versioned("create_index", (keys, *arguments), options)
+            return str(answer)
 
     async def _indexed(self, keys: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> str:
         wanted = indexes.requested(self._spec, keys, options)
@@ -401,8 +411,12 @@ class RoutedCollection(ServerReads):
     @at_once
     async def drop(self, *arguments: Any, **options: Any) -> None:
         """While only MongoDB is written the driver's own, which drops the indexes too; see `Collection`."""
+        await self._dropped(*arguments, **options)
+
+    async def _dropped(self, *arguments: Any, **options: Any) -> Any:
+        """What `drop_collection` of the database does and answers."""
         with self._traced("drop"):
-            await self._forward_other("drop", arguments, options)
+            return await self._forward_other("drop", arguments, options)
 
     @at_once
     async def rename(self, new_name: str, *arguments: Any, **options: Any) -> Any:

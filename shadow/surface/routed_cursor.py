@@ -87,7 +87,7 @@ class RoutedCursor(MotorLoop):
         return list(self._collection._all_unstamped(found))
 
     def _is_tailable(self) -> bool:
-        if self._passage is Passage.VERSIONED or self._inner is None:
+        if self._inner is None or isinstance(self._inner, MotorLoop):
             return self._inner is not None and bool(self._inner._is_tailable())
         return bool(self._inner._query_flags() & CursorType.TAILABLE)
 
@@ -170,6 +170,12 @@ class RoutedCursor(MotorLoop):
     def clone(self) -> RoutedCursor:
         """A new cursor with the same options, at the start."""
         return type(self)(self._collection, *self._given, calls=self._calls)
+
+    def __copy__(self) -> RoutedCursor:
+        return self.clone()
+
+    def __deepcopy__(self, memo: Any) -> RoutedCursor:
+        return self.clone()
 
     def rewind(self) -> Any:
         """Back to the start. Awaited with PyMongo's own client, and not with Motor, like their own."""

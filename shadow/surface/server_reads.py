@@ -4,13 +4,17 @@ versions and tombstones."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
+
+from pymongo.errors import InvalidOperation
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.operation import Query, Verb
 from shadow.mongoql.collation import uncollated
 from shadow.routes.forwarder import Passage
 from shadow.surface.collection import Collection
+from shadow.surface.driver_cursor import no_indexing
+from shadow.surface.futures import is_motor
 from shadow.surface.routed_cursor import RoutedAnswer, RoutedCursor
 from shadow.surface.stamping import Stamping
 from shadow.surface.ways_around import checked_pipeline, target_of, written_elsewhere
@@ -23,6 +27,11 @@ class RawCursor(RoutedCursor):
 
     def _found(self, passage: Passage) -> Any:
         return self._collection._raw_found(passage, *self._given)
+
+    def __getitem__(self, index: Any) -> NoReturn:
+        if not is_motor(self._collection):
+            raise InvalidOperation("Cannot call __getitem__ on RawBatchCursor")
+        no_indexing(self._collection)
 
     async def _settle(self) -> None:
         await super()._settle()
@@ -42,6 +51,9 @@ class ServerReads(Collection):
 
     def find_raw_batches(self, *arguments: Any, **options: Any) -> RawCursor:
         """The driver's own. Raises UnsupportedOperation unless MongoDB is the primary."""
+        filter = arguments[0] if arguments else options.get("filter")
+        if filter and not isinstance(filter, Mapping):
+            raise TypeError(f"filter must be an instance of a mapping, not {type(filter).__name__}")
         self._check_alone("find_raw_batches")
         return RawCursor(self, arguments, options)
 

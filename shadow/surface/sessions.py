@@ -15,7 +15,7 @@ from pymongo.errors import ConfigurationError, InvalidOperation, OperationFailur
 from shadow.errors import UnsupportedOperation
 from shadow.stores.mongo.drivers import bound_session, call_signature, is_session
 
-__all__ = ["SessionHandle", "in_session", "without_session"]
+__all__ = ["SessionHandle", "check_session", "in_session", "without_session"]
 
 _NOT_IN_TRANSACTION: Final = 263
 _INVALID_OPTIONS: Final = 72
@@ -53,6 +53,16 @@ def without_session(
     return session, given, options
 
 
+def check_session(handle: Any, command: str, options: Mapping[str, Any]) -> None:
+    """Raises what the driver and the server raise for the session of a command that is answered here."""
+    session = without_session(command, (), options)[0]
+    if session is None:
+        return
+    handle.in_session(session)  # raises for one of another client
+    if session.in_transaction:
+        _refuse_in_transaction(command)
+
+
 def _place(verb: str) -> int | None:
     """The position of the session among a verb's arguments; None: it has a keyword alone."""
     try:
@@ -73,6 +83,7 @@ def in_session(collection: str, handle: Any, verb: str, session: Any) -> Any:
         handle.refused(collection, refusal)
         raise refusal
     if verb in _ABOUT:
+        handle.in_session(session)  # raises for one of another client
         if session.in_transaction:
             _refuse_in_transaction(verb)
         if session.options.snapshot:

@@ -15,8 +15,10 @@ from typing import Any, Final
 
 import pymongo
 from bson import ObjectId
+from bson.raw_bson import RawBSONDocument
 from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
 
+from shadow.model.stored import with_field
 from shadow.model.version import STAMP_PARTS, Document, fresh_id
 from shadow.mongoql.projections import projection_includes
 from shadow.stores.mongo.drivers import call_signature
@@ -216,7 +218,11 @@ class Stamping:
         return made
 
     def _inserted(self, document: Any) -> Any:
-        """A copy with its own version; the `_id` is put into the caller's document, as the driver does."""
+        """A copy with its own version; the `_id` is put into the caller's document, as the driver does, but for one of
+        raw bytes, whose `_id` is the server's if it names none."""
+        if isinstance(document, RawBSONDocument):
+            self._take.unstamped("document", document)
+            return RawBSONDocument(with_field(bytes(document.raw), self._reserved, {"b": fresh_id(), "r": 1}))
         if not isinstance(document, MutableMapping):
             return document
         self._take.unstamped("document", document)

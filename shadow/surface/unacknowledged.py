@@ -8,12 +8,14 @@ that is lost, are raised.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from pymongo.errors import ConfigurationError, OperationFailure
 from pymongo.results import BulkWriteResult, DeleteResult, InsertManyResult, InsertOneResult, UpdateResult
 
 from shadow.errors import ShadowError
+from shadow.surface.argument_table import by_name
+from shadow.surface.results import inserted_id, inserted_ids
 
 __all__ = ["without_answer"]
 
@@ -21,13 +23,16 @@ _RESULTS: Final[Mapping[str, Callable[[], Any]]] = {
     "update_one": lambda: UpdateResult(None, False),
     "update_many": lambda: UpdateResult(None, False),
     "replace_one": lambda: UpdateResult(None, False),
-    "delete_one": lambda: DeleteResult(cast(Any, None), False),
-    "delete_many": lambda: DeleteResult(cast(Any, None), False),
+    "delete_one": lambda: DeleteResult({"ok": 1}, False),
+    "delete_many": lambda: DeleteResult({"ok": 1}, False),
     "bulk_write": lambda: BulkWriteResult({}, False),
     "find_one_and_update": lambda: None,
     "find_one_and_replace": lambda: None,
     "find_one_and_delete": lambda: None,
 }
+
+
+_NOT_SENT: Final = {"collation": "Collation is", "array_filters": "arrayFilters is"}
 
 
 async def without_answer(
@@ -45,18 +50,30 @@ async def without_answer(
     if session is not None:
         raise ConfigurationError("Explicit sessions are incompatible with unacknowledged write concern")
     arguments, options = _listed(verb, arguments, options)
+    _check_sent(verb, arguments, options)
     try:
-        answer = await call(arguments, options)
+        await call(arguments, options)
     except OperationFailure as error:
         if isinstance(error, ShadowError):
             raise
-        answer = None
     if verb == "insert_one":
-        return InsertOneResult(_first(arguments, options, "document")["_id"], False)
+        return InsertOneResult(inserted_id(_first(arguments, options, "document")), False)
     if verb == "insert_many":
-        ids = answer.inserted_ids if answer else [each["_id"] for each in _first(arguments, options, "documents")]
-        return InsertManyResult(ids, False)
+        return InsertManyResult(inserted_ids(_first(arguments, options, "documents")), False)
     return _RESULTS[verb]()
+
+
+def _check_sent(verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> None:
+    """Raises what the drivers raise for options that they do not send with an unacknowledged write."""
+    whole = by_name(verb, arguments, options)
+    if verb in ("bulk_write", "insert_many") and whole.get("bypass_document_validation"):
+        raise OperationFailure("Cannot set bypass_document_validation with unacknowledged write concern")
+    given = [whole]
+    if verb == "bulk_write" and isinstance(requests := whole["requests"], Sequence):
+        given = [{name: getattr(each, f"_{name}", None) for name in _NOT_SENT} for each in requests]
+    for name, what in _NOT_SENT.items():
+        if any(each.get(name) is not None for each in given) and not (verb.startswith("find") and name == "collation"):
+            raise ConfigurationError(f"{what} unsupported for unacknowledged writes.")
 
 
 def _first(arguments: Sequence[Any], options: Mapping[str, Any], name: str) -> Any:

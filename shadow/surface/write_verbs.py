@@ -6,11 +6,12 @@ Ids, births and the clock are fixed here, once, above both stores.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Final
 
 import pymongo
 from bson import ObjectId
+from bson.raw_bson import RawBSONDocument
 from pymongo.results import DeleteResult, InsertOneResult, UpdateResult
 
 from shadow.errors import UnsupportedOperation
@@ -28,7 +29,7 @@ from shadow.mongoql.updates import check_upsert
 from shadow.mongoql.upserts import with_key
 from shadow.surface.arguments import Arguments, key_in
 from shadow.surface.collection_base import CollectionBase
-from shadow.surface.results import Many, as_command, as_inserted, as_write, by_pipeline, deleted, updated
+from shadow.surface.results import Many, as_command, as_inserted, as_write, by_pipeline, deleted, inserted_id, updated
 from shadow.surface.verb_options import check_modify, order_of_one
 
 __all__ = ["WriteVerbs", "filter_of"]
@@ -46,17 +47,22 @@ class WriteVerbs(CollectionBase):
         self._take.refuse("insert_one", options)
         with as_inserted(self._present_reply):
             await self._router.write(self._name, Verb.INSERT_ONE, self._insert(document))
-        return InsertOneResult(document["_id"], acknowledged=True)
+        return InsertOneResult(inserted_id(document), acknowledged=True)
 
     def _insert(self, document: Any) -> Insert:
         whole = self._whole(document)
         return Insert(whole["_id"], with_key(whole, whole["_id"]), fresh_id())
 
     def _whole(self, document: Any) -> Document:
-        if not isinstance(document, Mapping):
-            raise TypeError(f"document must be an instance of a mapping, not {type(document).__name__}")
+        """The document to insert. One of raw bytes, which cannot be changed, has its `_id` from the server if it names
+        none, so from here; any other is given one, as by the drivers."""
+        if isinstance(document, RawBSONDocument):
+            whole = self._take.document(document)
+            return whole if "_id" in whole else with_id(whole, ObjectId())
+        if not isinstance(document, MutableMapping):
+            raise TypeError(f"document must be an instance of a mutable mapping, not {type(document).__name__}")
         if "_id" not in document:
-            document["_id"] = ObjectId()  # type: ignore[index]
+            document["_id"] = ObjectId()
         return self._take.document(document)
 
     # --- changes of one document --------------------------------------------------------------------------------
