@@ -101,6 +101,9 @@ class CollectionOwner(Protocol):
     def is_on_mongo(self, collection: str) -> bool:
         """Whether MongoDB is the primary of a configured collection."""
 
+    def refused(self, collection: str, refusal: UnsupportedOperation) -> None:
+        """Notes a call that is refused because DynamoDB is the primary of a configured collection."""
+
     def get_collection(self, name: str) -> Any: ...
 
 
@@ -245,9 +248,11 @@ def checked_pipeline(owner: CollectionOwner, pipeline: Any) -> Any:
         refuse_past(owner, [target], "aggregate into")
     for name in collections_of(pipeline):
         if not owner.is_forwarded(name) and not owner.is_on_mongo(name):
-            raise UnsupportedOperation(
+            refusal = UnsupportedOperation(
                 f"aggregate with {name!r}", "its primary is DynamoDB, and MongoDB may hold older data"
             )
+            owner.refused(name, refusal)
+            raise refusal
     joined = {name for name in collections_of(pipeline) if not owner.is_forwarded(name)}
     return (
         joins_hidden(pipeline, lambda name: owner.reserved_of(name) if name in joined else None) if joined else pipeline

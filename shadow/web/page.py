@@ -87,7 +87,7 @@ def live(
         (
             _verdict(readiness),
             section("collections", "Collections", _collections(status, readiness, acts)),
-            section("fleet", "Processes", _fleet(status.fleet)),
+            section("fleet", "Processes", _fleet(status.fleet), _relays(status.relay)),
             section("rates", "Comparisons a second, last hour", _plots(rates)),
             section("gates", "Gates", _gates(readiness.gates)),
             section("findings", "Findings", _findings(found, acts)),
@@ -213,6 +213,20 @@ def _watches(found: Iterable[Mapping[str, Any]]) -> Markup:
         return join(())
     head = ["Collections", "Flipped to", "State", "Until", "Guards", "Reason, or what is not known"]
     return _table(head, rows, caption="Watch windows of flips", empty="None.")
+
+
+def _relays(found: Mapping[str, Mapping[str, Any]]) -> Markup:
+    """Who relays the out-of-band writes of each store, and what is not relayed, with the reason."""
+    rows: list[list[Child]] = []
+    for store, each in found.items():
+        counts = ", ".join(f"{name} {of_it['count']}" for name, of_it in each["collections"].items())
+        untold = [each["fault"], *(f"{name}: {reason}" for name, reason in each.get("unread", {}).items())]
+        rows.append([store, each["holder"] or "nobody", f"{each['behind']:.1f} s", counts or "none yet"])
+        rows[-1].append("; ".join(filter(None, untold)) or "-")
+    if not rows:
+        return join(())
+    head = ["Store", "Relayed by", "Behind", "Relayed", "What the store does not tell"]
+    return _table(head, rows, caption="Relay of out-of-band writes", empty="None.")
 
 
 def _apart(differs: bool) -> Markup:

@@ -433,6 +433,12 @@ async def test_it_is_refused_by_name_after_the_flip_or_by_configuration(
             lost = {each: n for each, n in operators.items() if each not in options.get("accept_not_portable", ())}
             assert counted == ({} if "unsupported" in options else lost), verb
         assert await things.find().sort("_id").to_list(None) == [{"_id": n, "n": n} for n in range(4)]
+        if primary is StoreName.DYNAMO:
+            # Of a collection that is on MongoDB alone, and reads one that has gone.
+            join = [{"$lookup": {**JOIN["$lookup"], "from": "things"}}]
+            with pytest.raises(UnsupportedOperation, match="its primary is DynamoDB"):
+                await shadow["elsewhere"].aggregate(join).to_list(None)
+            assert refused_calls(shadow)["other"] == 1.0
         assert (await shadow.admin.status())["not_portable"] == {}
         await assert_level(shadow)
     drop(mongo_url, fresh_name)

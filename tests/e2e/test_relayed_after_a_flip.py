@@ -15,7 +15,7 @@ from shadow import Shadow
 from shadow.fleet.health_gates import Gate, gates_of
 from tests.support.shadows import COLLECTION, Site
 from tests.support.tool import Tool
-from tests.support.topologies import Standalone
+from tests.support.topologies import Standalone, admit, drop, new_user, root_client, root_url
 
 
 @pytest.fixture
@@ -94,3 +94,32 @@ async def test_a_mongodb_that_is_no_replica_set_closes_the_gate_of_a_flip_to_it(
             assert "mongod --replSet" in closed.look_at
             assert COLLECTION in closed.look_at
             await until_the_gate(shadow, "writers", opens=True)
+
+
+WITHOUT_STREAMS = (
+    "collStats", "createCollection", "createIndex", "dbStats", "dropIndex", "find", "insert", "listCollections",
+    "listIndexes", "remove", "update",
+)  # fmt: skip
+
+
+async def test_a_user_of_mongodb_without_the_right_closes_the_gate_until_it_is_granted(
+    site: Site, least_role_url: str
+) -> None:
+    url = new_user(root_url(least_role_url))
+    database, user = site.database, url.partition("://")[2].partition(":")[0]
+    rights = {"resource": {"db": database, "collection": ""}, "actions": [*WITHOUT_STREAMS]}
+    root_client(url)[database].command("createRole", "without_streams", privileges=[rights], roles=[])
+    given = [{"role": "without_streams", "db": database}]
+    root_client(url).admin.command("grantRolesToUser", user, roles=given)
+    try:
+        async with relaying(site.but(mongo_url=url, driver="pymongo", primary="dynamo")) as shadow:
+            await shadow.prepare()
+            closed = await until_the_gate(shadow, "writers after", opens=False)
+            assert "OperationFailure 13: the user lacks `changeStream` or `find`" in closed.said
+            assert "shadow config check --connect" in closed.look_at
+            await until_the_gate(shadow, "writers", opens=True)
+            admit(url, database)
+            await until_the_gate(shadow, "writers after", opens=True)
+    finally:
+        root_client(url)[database].command("dropRole", "without_streams")
+        drop(url, database)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
+from shadow.control.guard_record import Ramp, RampState, WatchState, WatchWindow
+from shadow.fleet.ramp import described as described_ramp
 from shadow.fleet.status import of_json
+from shadow.fleet.watch_window import described as described_window
+from shadow.model.guards import RampPlan, WatchPlan
+from shadow.model.phase import StoreName
 from shadow.web.page import HELP, live
 
 
@@ -82,6 +88,64 @@ def test_the_last_flip_says_what_became_of_it() -> None:
     flip = {"state": "aborted", "by": "somebody", "said": "not level"}
     page = shown({**status(), "fleet": {"state": "ok", "members": [], "disagreements": {}, "flip": flip}})
     assert "The last flip is aborted, by somebody: not level" in page
+
+
+def fleet(**more: Any) -> dict[str, Any]:
+    return {"state": "ok", "members": [], "disagreements": {}, "flip": None, **more}
+
+
+def test_a_ramp_shows_its_share_its_next_step_with_the_time_and_what_it_waits_for() -> None:
+    plan, now = RampPlan((0.01, 0.05), every=600.0), 1_000_000.0
+    going = Ramp("users", StoreName.DYNAMO, 0.01, 3, held=540.0, since=now)
+    stopped = Ramp("orders", StoreName.DYNAMO, 0.05, 4, RampState.STOPPED, waits="errors: 9 <failed>")
+    page = shown({**status(), "fleet": fleet(ramps=[described_ramp(each, plan, now) for each in (going, stopped)])})
+    table = page.partition("Ramps of reads</caption>")[2].partition("</table>")[0]
+    next_at = dt.datetime.fromtimestamp(now + 60.0, dt.UTC).strftime("%H:%M")
+    for wanted in ("users", "0.01", "0.05 at", next_at, "orders", "stopped", "errors: 9 &lt;failed&gt;"):
+        assert wanted in table, wanted
+    assert "Ramps of reads" not in shown({**status(), "fleet": fleet()})
+
+
+def test_a_watch_window_shows_its_state_its_end_and_which_guard_says_what() -> None:
+    plan = WatchPlan(600.0, take_back=False)
+    refused = "9 of 609 calls (1.48%) are not supported, at most 1.00%: $where 9"
+    open_ = WatchWindow("f", StoreName.DYNAMO, {"users": 3, "a.b": 5}, plan, figures={"refused": refused})
+    over = WatchWindow(
+        "g",
+        StoreName.DYNAMO,
+        {"c": 1},
+        plan,
+        WatchState.TAKEN_BACK,
+        ended=1_000_000.0,
+        reason=f"refused of c: {refused}",
+    )
+    page = shown({**status(), "fleet": fleet(watches=[described_window(each, 1.0) for each in (open_, over)])})
+    table = page.partition("Watch windows of flips</caption>")[2].partition("</table>")[0]
+    for wanted in (
+        "users, a.b",
+        "watching, only reported",
+        f"refused: {refused}",
+        "taken back",
+        f"refused of c: {refused}",
+    ):
+        assert wanted in table, wanted
+    assert "Watch windows" not in shown({**status(), "fleet": fleet()})
+
+
+def test_who_relays_and_what_a_store_does_not_tell_is_on_the_page_and_nothing_without_a_relay() -> None:
+    well = {"holder": "web-1 pid 7", "behind": 0.25, "fault": "", "collections": {"users": {"count": 3}}, "unread": {}}
+    fault = {"holder": "", "behind": 9.0, "fault": "this <MongoDB> is no replica set", "collections": {}, "unread": {}}
+    unread = {**well, "collections": {}, "unread": {"users": "the table has no stream: `shadow tables create`"}}
+    for relay, wanted in (
+        ({"mongo": well}, ["web-1 pid 7", "0.2 s", "users 3", "-</td>"]),
+        ({"mongo": fault}, ["nobody", "this &lt;MongoDB&gt; is no replica set"]),
+        ({"mongo": well, "dynamo": unread}, ["dynamo", "none yet", "users: the table has no stream"]),
+    ):
+        page = shown({**status(), "fleet": fleet(), "relay": relay})
+        table = page.partition("Relay of out-of-band writes</caption>")[2].partition("</table>")[0]
+        for each in wanted:
+            assert each in table, each
+    assert "Relay of out-of-band writes" not in shown({**status(), "fleet": fleet()})
 
 
 def test_every_section_leads_to_the_manual_by_address_or_by_command() -> None:
