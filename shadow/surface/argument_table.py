@@ -95,6 +95,7 @@ ARGUMENTS: Final[Mapping[str, Argument]] = {
     "allow_disk_use": Argument(Fate.ON_MONGO, "memory of the server"),
     "allowDiskUse": Argument(Fate.ON_MONGO, "memory of the server"),
     "no_cursor_timeout": Argument(Fate.ON_MONGO, "DynamoDB has no cursors"),
+    "commitQuorum": Argument(Fate.ON_MONGO, "how many members have built an index before it counts"),
     "encrypted_fields": Argument(Fate.NO_EFFECT, "a collection with encrypted fields is refused as a whole"),
     "collation": Argument(Fate.MONGO_ALONE, "DynamoDB compares bytes"),
     "let": Argument(Fate.HONOURED, "the values of its variables are put into the expressions"),

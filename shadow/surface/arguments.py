@@ -30,8 +30,8 @@ from shadow.surface.verb_options import check_options
 __all__ = ["HARMLESS", "Arguments", "check_harmless", "clocked", "key_in", "pairs_of", "sort_pairs"]
 
 HARMLESS: Final = frozenset(
-    {"comment", "bypass_document_validation", "bypassDocumentValidation", "maxTimeMS", "max_time_ms", "allow_disk_use",
-     "allowDiskUse", "batchSize", "batch_size", "maxAwaitTimeMS", "no_cursor_timeout", "cursor"}
+    {"comment", "commitQuorum", "bypass_document_validation", "bypassDocumentValidation", "maxTimeMS", "max_time_ms",
+     "allow_disk_use", "allowDiskUse", "batchSize", "batch_size", "maxAwaitTimeMS", "no_cursor_timeout", "cursor"}
 )  # fmt: skip
 """Arguments that change no result. Neither does bypassing validation: the secondary has none, and the primary rejects
 what it rejects."""

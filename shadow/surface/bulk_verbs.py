@@ -46,7 +46,7 @@ class BulkVerbs(WriteVerbs):
         """PyMongo's operation objects, in PyMongo's order. Raises BulkWriteError with PyMongo's details."""
         take = self._door("bulk_write", options)
         check_options("bulk_write", {"ordered": ordered})
-        if isinstance(requests, Mapping | str | bytes):
+        if not isinstance(requests, list):
             raise TypeError(f"requests must be a list, not {type(requests)}")
         operations = list(requests)
         if not operations:

@@ -8,8 +8,10 @@ before any store is accessed; one that changes no result is accepted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
+import bson
+from bson import SON
 from bson.codec_options import CodecOptions
 from pymongo.operations import IndexModel
 from pymongo.read_concern import ReadConcern
@@ -26,6 +28,8 @@ from shadow.surface.options import RequestedConcerns
 from shadow.surface.read_verbs import ReadVerbs
 
 __all__ = ["Collection", "Handle"]
+
+_LISTED: Final[CodecOptions[Any]] = CodecOptions(document_class=SON)
 
 
 class Collection(ReadVerbs, BulkVerbs):
@@ -91,7 +95,7 @@ class Collection(ReadVerbs, BulkVerbs):
             self._take.refuse("list_indexes", options)
             return await self._handle.indexes.listed(self._spec)
 
-        return DocumentCursor(self, documents, self._present)
+        return DocumentCursor(self, documents, _as_listed)
 
     async def drop_index(self, index_or_name: Any, **options: Any) -> None:
         """Drops an index that `create_index` has created, by name or by keys. Raises OperationFailure code 27 if there
@@ -118,6 +122,11 @@ class Collection(ReadVerbs, BulkVerbs):
 
     def watch(self, *arguments: Any, **options: Any) -> NoReturn:
         raise UnsupportedOperation("watch", "the two stores have different change streams")
+
+
+def _as_listed(entry: Document) -> Any:
+    """An index as the drivers give it, whatever the codec options of the collection."""
+    return bson.decode(bson.encode(entry), codec_options=_LISTED)
 
 
 for _verb in VERBS:

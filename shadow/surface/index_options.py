@@ -96,6 +96,13 @@ def _check_names(options: Mapping[str, Any]) -> None:
     if unknown:
         text = f"The field '{min(unknown)}' is not valid for an index specification"
         raise failure(197, "InvalidIndexSpecificationOption", text)
+    version = options.get("v", 2)
+    if isinstance(version, bool) or not isinstance(version, int | float):
+        raise failure(14, "TypeMismatch", "The field 'v' must be a number")
+    if version not in (1, 2):
+        raise failure(67, "CannotCreateIndex", f"Invalid index specification: cannot create an index with v={version}")
+    if "clustered" in options:
+        raise failure(67, "CannotCreateIndex", "A secondary index cannot be clustered")
 
 
 def _check_expiry(keys: tuple[tuple[str, Any], ...], options: Mapping[str, Any]) -> None:

@@ -31,6 +31,7 @@ from shadow.surface.indexes import (
     IndexRequest,
     as_entry,
     check_droppable,
+    check_models,
     check_not_own,
     documents,
     index_keys,
@@ -98,6 +99,7 @@ class IndexUpkeep:
         self, spec: CollectionSpec, models: Sequence[IndexModel], options: Mapping[str, Any]
     ) -> tuple[list[str], CollectionSpec]:
         """Implements `create_indexes`: all are checked before one is created."""
+        check_models(models)
         asked = [(list(each.document["key"].items()), _without_key(each.document)) for each in models]
         server = self._server(spec.name)
         if server is None:

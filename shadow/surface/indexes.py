@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias
 from bson.errors import BSONError
 from bson.son import SON
 from pymongo.errors import OperationFailure
+from pymongo.operations import IndexModel
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.collations import as_options, of_index
@@ -126,6 +127,17 @@ def index_keys(keys: Any) -> IndexKeys:
     for path, kind in pairs:
         _check_key(path, kind)
     return pairs
+
+
+def check_models(models: Any) -> None:
+    """Raises what the drivers and the server raise for what is no list of indexes."""
+    if not isinstance(models, list):
+        raise TypeError(f"indexes must be a list, not {type(models)}")
+    for each in models:
+        if not isinstance(each, IndexModel):
+            raise TypeError(f"{each!r} is not an instance of pymongo.operations.IndexModel")
+    if not models:
+        raise failure(2, "BadValue", "Must specify at least one index to create")
 
 
 def _exactly(path: Any) -> Any:
@@ -250,8 +262,8 @@ def index_name(index_or_name: Any) -> str:
 def check_droppable(spec: CollectionSpec, index_or_name: Any) -> str:
     """The name of an index that MongoDB is to drop. Raises UnsupportedOperation for shadow's own and for a unique one
     that the configuration declares (`spec`), TypeError as the drivers do."""
-    if not isinstance(index_or_name, str | list | Mapping):
-        raise TypeError("index_or_name must be an instance of str or list or Mapping")
+    if not isinstance(index_or_name, str | list):
+        raise TypeError(f"index_or_name must be an instance of str or list, not {type(index_or_name)}")
     name = index_name(index_or_name)
     if is_own(name, spec.reserved):
         raise UnsupportedOperation("drop_index", "tombstones expire by that index")

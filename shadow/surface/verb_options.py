@@ -45,7 +45,7 @@ FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "find_one_and_update": _FIND_AND_MODIFY,
     "find_one_and_replace": _FIND_AND_MODIFY,
     "find_one_and_delete": _FIND_AND_MODIFY,
-    "create_indexes": _ALWAYS,
+    "create_indexes": _ALWAYS | {"commitQuorum"},
     "drop_index": _ALWAYS,
 }
 """By verb that takes any name: the fields of its command."""

@@ -4,6 +4,7 @@ on a bare database and on a Shadow, in each phase, sessions of every kind includ
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import functools
 import inspect
 from collections.abc import AsyncIterator, Callable
@@ -12,7 +13,8 @@ from typing import Any, Final
 
 import pytest
 from bson import SON, CodecOptions, DBRef
-from pymongo import MongoClient
+from bson.raw_bson import RawBSONDocument
+from pymongo import IndexModel, InsertOne, MongoClient
 
 from shadow import Shadow
 from shadow.model.phase import Phase, StoreName
@@ -178,6 +180,51 @@ async def test_what_is_asked_of_the_database_is_answered_alike(bare: Any, ours: 
     for database in (bare, ours):
         await database.things.insert_one({"_id": 1, "n": 1})
     await compared(bare, ours, PLAIN[name])
+
+
+MAKING: Final[dict[str, Callable[[Any], Any]]] = {
+    "a quorum": lambda c: c.create_indexes([IndexModel("q")], commitQuorum=1),
+    "no index": lambda c: c.create_indexes([]),
+    "a number for an index": lambda c: c.create_indexes([5]),
+    "a description for an index": lambda c: c.create_indexes([{"key": {"a": 1}, "name": "a"}]),
+    "a tuple of indexes": lambda c: c.create_indexes((IndexModel("t"),)),
+    "an index alone": lambda c: c.create_indexes(IndexModel("t")),
+    "an old version": lambda c: c.create_index("v", v=1),
+    "a version that is none": lambda c: c.create_index("w", v=99),
+    "a text as version": lambda c: c.create_index("w", v="x"),
+    "a clustered index": lambda c: c.create_index("w", clustered=True),
+    "a mapping to drop": lambda c: c.drop_index({"q": 1}),
+    "keys to drop": lambda c: c.drop_index([("q", 1)]),
+    "a tuple of requests": lambda c: c.bulk_write((InsertOne({"_id": 1}),)),
+    "an iterator of requests": lambda c: c.bulk_write(iter([InsertOne({"_id": 1})])),
+    "a mapping of requests": lambda c: c.bulk_write({}),
+}
+
+
+async def test_indexes_and_requests_are_lists_of_what_the_drivers_take(bare: Any, ours: Any) -> None:
+    for database in (bare, ours):
+        await prepared(database)
+    wrong = []
+    for name, call in MAKING.items():
+        answers = [shown(await answered(functools.partial(call, each.things)), each.name) for each in (bare, ours)]
+        if answers[0][:2] != answers[1][:2]:
+            wrong.append((name, *answers))
+    assert wrong == []
+    names = [sorted(await each.things.index_information()) for each in (bare, ours)]
+    assert names[0] == names[1]
+
+
+async def test_listed_indexes_know_nothing_of_codec_options(bare: Any, ours: Any) -> None:
+    seen = []
+    for database in (bare, ours):
+        await prepared(database)
+        await database.things.create_index("p", partialFilterExpression={"at": {"$gt": dt.datetime(2020, 1, 1)}})
+        for options in (CodecOptions(), CodecOptions(tz_aware=True), CodecOptions(document_class=RawBSONDocument)):
+            things = database.things.with_options(codec_options=options)
+            found = await awaited(things.list_indexes())
+            kinds = [(type(each), type(each["key"]), each.get("partialFilterExpression")) for each in found]
+            seen.append(sorted(kinds, key=str))
+    assert seen[:3] == seen[3:]
 
 
 async def test_a_dropped_collection_has_the_answer_of_the_command(ours: Any, mongo_url: str, fresh_name: str) -> None:
