@@ -233,6 +233,10 @@ class DatabaseHandle(abc.ABC):
         """Likewise for calls with the driver's session."""
         return self.runtime().sessions.router(session)
 
+    async def end_transaction(self, session: Any) -> None:
+        """See `Sessions.refuse`."""
+        await self.runtime().sessions.refuse(session)
+
     def current(self) -> Router:
         """The router of the running event loop, made on first use."""
         return self.runtime().router

@@ -93,6 +93,11 @@ class Sessions:
             return self._router.in_session(session)
         return TransactionRouter(self._context, self._reader, self._writes, session, self._transaction(session))
 
+    async def refuse(self, session: Any) -> None:
+        """A statement of its transaction was refused: nothing of it can be committed any more."""
+        if session.in_transaction:
+            await self._writes.lose(self._transaction(session), "a statement of it was refused")
+
     def _check(self, session: Any) -> None:
         """The driver checks this too, but not where DynamoDB answers."""
         if session.has_ended:

@@ -35,7 +35,7 @@ from shadow.surface.options import RequestedConcerns
 from shadow.surface.outputs import Writer, check_no_transaction, sent_to_mongo
 from shadow.surface.routed_cursor import RoutedAnswer, RoutedCursor
 from shadow.surface.server_reads import ServerReads
-from shadow.surface.sessions import in_session, without_session
+from shadow.surface.sessions import in_session, until_refused, without_session
 from shadow.surface.stamping import READS, WRITES, Stamping, hidden_in, is_stamp
 from shadow.surface.unacknowledged import without_answer
 from shadow.surface.ways_around import CollectionOwner, checked_pipeline, joins_of, refuse_past, target_of
@@ -144,7 +144,7 @@ class RoutedCollection(ServerReads):
             return getattr(super(), verb)(*arguments, **options)
         handle = in_session(self._name, self._handle, verb, session)
         made = self if handle is self._handle else self._with(handle)
-        return getattr(super(RoutedCollection, made), verb)(*arguments, **options)
+        return until_refused(handle, session, getattr(super(RoutedCollection, made), verb)(*arguments, **options))
 
     def _with(self, handle: Any) -> RoutedCollection:
         """The same collection, for the calls of one session."""

@@ -7,7 +7,8 @@ within a transaction the server refuses most of them, and so does this.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from pymongo.errors import ConfigurationError, InvalidOperation, OperationFailure
@@ -15,7 +16,7 @@ from pymongo.errors import ConfigurationError, InvalidOperation, OperationFailur
 from shadow.errors import UnsupportedOperation
 from shadow.stores.mongo.drivers import bound_session, call_signature, is_session
 
-__all__ = ["SessionHandle", "check_session", "in_session", "without_session"]
+__all__ = ["SessionHandle", "check_session", "in_session", "until_refused", "without_session"]
 
 _NOT_IN_TRANSACTION: Final = 263
 _INVALID_OPTIONS: Final = 72
@@ -102,6 +103,22 @@ def _refuse_in_transaction(verb: str) -> NoReturn:
 
 def _failure(text: str, code: int, name: str) -> OperationFailure:
     return OperationFailure(text, code, {"ok": 0.0, "code": code, "codeName": name, "errmsg": text})
+
+
+def until_refused(handle: Any, session: Any, call: Any) -> Any:
+    """A call that is awaited, which ends its transaction when it is refused as the server would refuse it: the server
+    aborts the transaction with the refused statement, and what is refused here does not reach it."""
+    return _until_refused(handle, session, call) if session.in_transaction and inspect.iscoroutine(call) else call
+
+
+async def _until_refused(handle: Any, session: Any, call: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return await call
+    except OperationFailure as error:
+        # What the server refuses in every transaction, it refuses before it looks at this one.
+        if not isinstance(error, UnsupportedOperation) and error.code != _NOT_IN_TRANSACTION:
+            await handle.end_transaction(session)
+        raise
 
 
 class SessionHandle:
