@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from shadow.compare.freedom import ANYTHING, EXACT, Freedom, OpenShape
 from shadow.mongoql.paths import position
+from shadow.mongoql.support import LITERALS
 
 __all__ = ["expression", "merged", "only_path", "value_at", "with_value"]
 
@@ -96,7 +97,7 @@ _ROUNDED: Final = frozenset({"$sum", "$avg", "$stdDevPop", "$stdDevSamp"})
 
 
 def _operator(name: str, operand: Any, shape: OpenShape) -> OpenShape:
-    if name == "$literal":
+    if name in LITERALS:
         return EXACT
     if name in _CHANCE:
         return ANYTHING

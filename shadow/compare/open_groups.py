@@ -9,6 +9,7 @@ from typing import Any
 from shadow.compare.freedom import ANYTHING, EXACT, Freedom, OpenShape
 from shadow.compare.open_expressions import expression
 from shadow.compare.openness import Openness, Rows, settled
+from shadow.mongoql.support import LITERALS
 
 __all__ = ["accumulated", "bucket", "bucket_auto", "group", "sort_by_count"]
 
@@ -39,8 +40,8 @@ def _reads(expr: Any) -> bool:
     if isinstance(expr, list):
         return any(map(_reads, expr))
     if isinstance(expr, Mapping):
-        return any(name.startswith("$") and name != "$literal" for name in expr) or any(
-            _reads(value) for name, value in expr.items() if name != "$literal"
+        return any(name.startswith("$") and name not in LITERALS for name in expr) or any(
+            _reads(value) for name, value in expr.items() if name not in LITERALS
         )
     return False
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 from shadow.model.order import as_document
 from shadow.mongoql.failures import failure
 from shadow.mongoql.predicates import is_nan, is_number
+from shadow.mongoql.support import LITERALS
 
 __all__ = ["chance_in", "chance_in_filter", "compile_rand", "sampled"]
 
@@ -40,7 +41,7 @@ def chance_in(expression: Any) -> str:
         if "$rand" in expression:
             return "$rand"
         return next(
-            (found for name, each in expression.items() if name != "$literal" and (found := chance_in(each))), ""
+            (found for name, each in expression.items() if name not in LITERALS and (found := chance_in(each))), ""
         )
     if isinstance(expression, list):
         return next((found for each in expression if (found := chance_in(each))), "")

@@ -8,6 +8,7 @@ from typing import Any, Final
 from shadow.model.order import as_document
 from shadow.model.version import Document
 from shadow.mongoql.expressions import evaluator, is_constant
+from shadow.mongoql.support import LITERALS
 
 __all__ = ["check_constants"]
 
@@ -34,7 +35,7 @@ def _check(expression: Any) -> None:
     if type(expression) is list:
         for each in expression:
             _check(each)
-    if type(expression) is not dict or "$literal" in expression:
+    if type(expression) is not dict or not LITERALS.isdisjoint(expression):
         return
     for each in expression.values():
         _check(each)

@@ -26,7 +26,7 @@ from shadow.mongoql.named import Compile
 from shadow.mongoql.predicates import truthy
 from shadow.mongoql.references import is_dollar_name
 from shadow.mongoql.stages import NOTHING_GIVEN, Variables
-from shadow.mongoql.support import Family, require
+from shadow.mongoql.support import LITERALS, Family, require
 from shadow.mongoql.texts import TEXT_OPERATORS
 
 __all__ = ["Expression", "checked_name", "compile_expression", "evaluator", "is_constant"]
@@ -140,7 +140,7 @@ def is_constant(expr: Any) -> bool:
     if type(expr) is list:
         return all(map(is_constant, expr))
     if type(expr) is dict:
-        return all(name == "$literal" or (name != "$rand" and is_constant(value)) for name, value in expr.items())
+        return all(name in LITERALS or (name != "$rand" and is_constant(value)) for name, value in expr.items())
     return True
 
 
@@ -341,8 +341,8 @@ def _get_field(operand: Any, scope: frozenset[str]) -> Expression:
         _fields("$getField", operand, {"field": 3041702, "input": 3041703}, 3041701)
         name, source = operand["field"], operand["input"]
     compile_expression(name, scope)
-    if type(name) is dict and list(name) == ["$literal"]:
-        name = name["$literal"]
+    if type(name) is dict and len(name) == 1 and not LITERALS.isdisjoint(name):
+        (name,) = name.values()
     elif type(name) is str and name.startswith("$"):
         raise failure(5654600, "A field path reference is not allowed here. Did you mean {$literal: ...}?")
     elif type(as_document(name)) in (dict, list):
@@ -362,6 +362,7 @@ def _get_field(operand: Any, scope: frozenset[str]) -> Expression:
 
 _SPECIAL: Final[dict[str, Callable[[Any, frozenset[str]], Expression]]] = {
     "$literal": _literal,
+    "$const": _literal,
     "$and": _and,
     "$or": _or,
     "$cond": _cond,

@@ -15,6 +15,7 @@ from shadow.mongoql.expressions import checked_name, evaluator
 from shadow.mongoql.failures import failure
 from shadow.mongoql.fieldpaths import checked_path
 from shadow.mongoql.filters import compile_filter
+from shadow.mongoql.outputs import check_stages, is_output
 from shadow.mongoql.paths import position
 from shadow.mongoql.stages import Compiled, Lookup, Stage, Variables
 
@@ -226,7 +227,8 @@ def _check_pipeline(value: Any) -> None:
 
 
 def _refuse_writing(name: str, pipeline: list[Document], code: int) -> None:
-    if any("$out" in stage or "$merge" in stage for stage in pipeline):
+    if any(map(is_output, pipeline)):
+        check_stages(pipeline)
         raise failure(code, f"$out and $merge are not allowed within a {name}'s pipeline")
 
 

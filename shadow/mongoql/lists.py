@@ -13,6 +13,7 @@ from shadow.mongoql.failures import described, failure
 from shadow.mongoql.fieldpaths import checked_path
 from shadow.mongoql.named import Compile, Evaluate, Names, checked, named
 from shadow.mongoql.predicates import is_number, truncated
+from shadow.mongoql.support import LITERALS
 
 __all__ = ["LIST_OPERATORS", "Extremes", "count_of", "picked", "sorted_values", "sorting"]
 
@@ -219,8 +220,8 @@ def _set_field(name: str) -> Callable[[Any, Compile], Evaluate]:
 def _field_name(field: Any, compile: Compile) -> str:
     compile(field)
     field = as_document(field)
-    if type(field) is dict and list(field) == ["$literal"]:
-        field = field["$literal"]
+    if type(field) is dict and len(field) == 1 and not LITERALS.isdisjoint(field):
+        (field,) = field.values()
     elif type(field) is str and field.startswith("$"):
         raise failure(4161108, "A field path reference is not allowed here. Did you mean {$literal: ...}?")
     elif type(field) in (dict, list):

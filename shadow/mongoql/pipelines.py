@@ -18,6 +18,7 @@ from shadow.mongoql.gaps import compile_densify, compile_fill
 from shadow.mongoql.graphs import compile_graph_lookup
 from shadow.mongoql.groups import compile_group, compile_sort_by_count
 from shadow.mongoql.joins import compile_lookup, compile_union, compile_unwind
+from shadow.mongoql.outputs import check_place, check_stages, is_output
 from shadow.mongoql.predicates import is_number, truncated
 from shadow.mongoql.projections import compile_adding, compile_stage, compile_unset
 from shadow.mongoql.redaction import compile_redact
@@ -65,6 +66,9 @@ def compile_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> Pipeline:
 
 def _compiled_pipeline(pipeline: Sequence[Mapping[str, Any]], given: Variables) -> Pipeline:
     """`given`: the variables that the stages may read. Their values may change between runs, but not their names."""
+    if any(map(is_output, pipeline)):
+        check_stages(pipeline)
+        check_place(pipeline)
     compiled = [(stage, _compile(stage, given)) for stage in pipeline]
     # Of two consecutive sorts the server keeps the later one, without the errors of the earlier.
     following = [*pipeline[1:], {}]
@@ -93,7 +97,8 @@ def compile_update_pipeline(stages: Sequence[Mapping[str, Any]]) -> Callable[[Do
     for stage in stages:
         name = next(iter(stage), "")
         if name not in ("$addFields", "$set", "$project", "$unset", "$replaceRoot", "$replaceWith"):
-            require(Family.STAGE, name)
+            if not is_output(stage):
+                require(Family.STAGE, name)
             raise write_failure(72, f"{name} is not allowed to be used within an update")
     pipeline = compile_pipeline(stages)
     return lambda document: pipeline.steps([document])[0]
@@ -229,6 +234,9 @@ def _facet(spec: Any, given: Variables) -> Compiled:
             raise failure(40170, "arguments to $facet must be arrays")
         if not all(isinstance(stage, Mapping) for stage in stages):
             raise failure(40171, "elements of arrays in $facet spec must be non-empty objects")
+        if any(map(is_output, stages)):
+            check_stages(stages)
+            raise failure(40600, "$out and $merge are not allowed to be used within a $facet stage")
         parts[name] = [_compile(stage, given) for stage in stages]
         if any("$facet" in stage for stage in stages):
             raise failure(40600, "$facet is not allowed to be used within a $facet stage")

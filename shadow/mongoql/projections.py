@@ -171,8 +171,6 @@ def compile_adding(spec: Any, name: str = "$addFields", given: Variables = NOTHI
     """`$addFields` and `$set`."""
     if type(spec) is not dict:
         raise failure(40272, f"{name} specification stage must be an object")
-    if not spec:
-        raise failure(40177, f"Invalid {name} :: specification must have at least one field")
     plan = Plan(kind=ProjectionKind.ADDING, find=False, given=given)
     for path, value in spec.items():
         _parse_added(plan, path, value, ())

@@ -13,7 +13,7 @@ from typing import Final
 from shadow.errors import UnsupportedOperation
 from shadow.mongoql.failures import unknown_operator, write_failure
 
-__all__ = ["TABLE", "Family", "Support", "SupportEntry", "entries", "require", "supported"]
+__all__ = ["LITERALS", "TABLE", "Family", "Support", "SupportEntry", "entries", "require", "supported"]
 
 
 class Support(enum.StrEnum):
@@ -49,6 +49,9 @@ def _names(text: str) -> list[str]:
     return ["$" + name for name in text.split()]
 
 
+LITERALS: Final = frozenset({"$literal", "$const"})
+"""Two names of one operator, whose operand is no expression."""
+
 _SERVER = "it runs code or keeps state inside the server"
 _GEO = "it needs a geospatial index"
 _TEXT = "it needs a text index"
@@ -70,8 +73,8 @@ _SUPPORTED: Final[dict[Family, str]] = {
         setWindowFields densify fill""",
     Family.ACCUMULATOR: """sum avg min max first last push addToSet count mergeObjects firstN lastN maxN minN
         topN bottomN top bottom stdDevPop stdDevSamp""",
-    Family.EXPRESSION: """literal eq ne gt gte lt lte cmp and or not add subtract multiply divide mod abs ceil floor
-        trunc cond ifNull switch concat toUpper toLower substrCP strLenCP strLenBytes size arrayElemAt in first
+    Family.EXPRESSION: """literal const eq ne gt gte lt lte cmp and or not add subtract multiply divide mod abs ceil
+        floor trunc cond ifNull switch concat toUpper toLower substrCP strLenCP strLenBytes size arrayElemAt in first
         last slice filter map reduce concatArrays reverseArray isArray type isNumber mergeObjects
         objectToArray arrayToObject setUnion setIntersection setDifference setEquals setIsSubset
         allElementsTrue anyElementTrue indexOfArray range min max sum avg let year month dayOfMonth hour

@@ -24,7 +24,7 @@ from shadow.mongoql.picks import PICKS, sort_pairs
 from shadow.mongoql.predicates import is_number, truncated
 from shadow.mongoql.sliding import SLIDING, Covariance, slid
 from shadow.mongoql.stages import Lookup, Stage, Variables
-from shadow.mongoql.support import Family, require
+from shadow.mongoql.support import LITERALS, Family, require
 from shadow.mongoql.zones import UTC
 
 __all__ = ["compile_windows"]
@@ -77,7 +77,7 @@ def _reads_fields(expression: Any) -> bool:
     if isinstance(expression, str):
         return expression.startswith("$")
     if isinstance(expression, Mapping):
-        return "$literal" not in expression and any(map(_reads_fields, expression.values()))
+        return LITERALS.isdisjoint(expression) and any(map(_reads_fields, expression.values()))
     return isinstance(expression, list) and any(map(_reads_fields, expression))
 
 

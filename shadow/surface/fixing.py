@@ -15,6 +15,7 @@ from shadow.model.order import MISSING, as_document
 from shadow.model.version import Document
 from shadow.mongoql.expressions import checked_name, evaluator, is_constant
 from shadow.mongoql.fieldpaths import at_path
+from shadow.mongoql.support import LITERALS
 
 __all__ = ["Values", "bound", "clock", "fixed_expression", "fixed_filter", "fixed_pipeline", "reads_clock"]
 
@@ -110,7 +111,7 @@ def fixed_expression(expr: Any, values: Values) -> Any:
         return _variable(expr, values) if expr.startswith("$$") else expr
     if isinstance(expr, list):
         return [fixed_expression(each, values) for each in expr]
-    if not isinstance(expr, dict) or "$literal" in expr:
+    if not isinstance(expr, dict) or not LITERALS.isdisjoint(expr):
         return expr
     if len(expr) == 1 and (name := next(iter(expr))) in _BINDING and isinstance(expr[name], dict):
         return {name: _scoped(name, expr[name], values)}

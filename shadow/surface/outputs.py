@@ -49,23 +49,23 @@ class Writer:
 
     async def check(self, output: Output) -> None:
         """Raises OperationFailure, before anything is computed, for a `$merge` that has no unique index for its `on`,
-        and what an invalid pipeline raises."""
+        and for what is wrong in its `let`."""
         if isinstance(output, Out):
             return
-        if not isinstance(output.matched, str):
-            names = dict.fromkeys(("new", *output.let))
-            cached_update(_stages(output, names))
-        if output.on == ("_id",):
-            return
-        for index in (await self._target.index_information()).values():
-            paths = {path for path, _ in index["key"]}
-            if index.get("unique") and paths == set(output.on) and "partialFilterExpression" not in index:
-                return
-        raise failure(51183, "Cannot find index to verify that join fields will be unique")
+        if output.on != ("_id",) and not any(
+            index.get("unique")
+            and {path for path, _ in index["key"]} == set(output.on)
+            and "partialFilterExpression" not in index
+            for index in (await self._target.index_information()).values()
+        ):
+            raise failure(51183, "Cannot find index to verify that join fields will be unique")
+        output.check_let()
 
     async def write(self, output: Output, documents: Sequence[Document]) -> None:
         """Raises OperationFailure with the server's codes. What was written before an error stays."""
         made = output.keyed(documents)
+        if made and isinstance(output, Merge) and not isinstance(output.matched, str):
+            cached_update(_stages(output, dict.fromkeys(output.names())))
         for document in made:
             if any(name.startswith("$") for name in document):
                 raise UnsupportedOperation(output.name, "with a document whose name of a field begins with a dollar")

@@ -21,7 +21,7 @@ from shadow.errors import UnsupportedOperation
 from shadow.model.operation import Verb
 from shadow.model.schema import CollectionSpec
 from shadow.model.values import CANONICAL, normalise, normalise_value
-from shadow.mongoql.outputs import output_of
+from shadow.mongoql.outputs import check_place, check_stages, output_of
 from shadow.routes.forwarder import Forwarder, Passage
 from shadow.stores.mongo.drivers import COLLECTION_VERBS
 from shadow.surface import indexes
@@ -304,7 +304,10 @@ class RoutedCollection(ServerReads):
         if passage is not Passage.VERSIONED and not routed:
             return await self._written_elsewhere(passage, pipeline, target, arguments, options)
         session, arguments, options = without_session("aggregate", (pipeline, *arguments), options)
-        stage = normalise_value(pipeline[-1], self._options)
+        stages = normalise_value(list(pipeline), self._options)
+        check_stages(stages)
+        check_place(stages)
+        stage = stages[-1]
         check_no_transaction(session, next(iter(stage)))
         output, given = output_of(stage, handle.name), {} if session is None else {"session": session}
         rest = (list(pipeline[:-1]), *arguments[1:])

@@ -518,6 +518,7 @@ class Generator:
         "$let": lambda g, d: {"vars": {"v": g.expression(d)}, "in": g.pick(["$$v", ["$$v", "$a"], {"$type": "$$v"}])},
         "$getField": lambda g, d: g.pick(["a", "b", {"field": "a", "input": "$b"}, {"field": "x", "input": "$$ROOT"}]),
         "$literal": lambda g, d: g.value(1),
+        "$const": lambda g, d: g.value(1),
         **dict.fromkeys(
             (
                 "$year",

@@ -20,7 +20,7 @@ REPORTS: Final = {
 LEFT: Final[dict[Family, set[str]]] = {
     Family.STAGE: {*REPORTS, "$geoNear", "$search", "$searchMeta", "$vectorSearch", "$rankFusion"},
     Family.EXPRESSION: {
-        "$const", "$function", "$meta", "$toHashedIndexKey", "$toUUID", "$bitAnd", "$bitNot", "$bitOr", "$bitXor",
+        "$function", "$meta", "$toHashedIndexKey", "$toUUID", "$bitAnd", "$bitNot", "$bitOr", "$bitXor",
         "$median", "$percentile",
     },
     Family.QUERY: {"$geoIntersects", "$geoWithin", "$near", "$nearSphere", "$text", "$where"},

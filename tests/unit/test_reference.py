@@ -45,7 +45,7 @@ ACCUMULATOR: Final = names(
 )
 EXPRESSION: Final = names(
     """abs accumulator acos acosh add allElementsTrue and anyElementTrue arrayElemAt arrayToObject asin asinh atan
-    atan2 atanh avg binarySize bsonSize ceil cmp concat concatArrays cond convert cos cosh dateAdd dateDiff
+    atan2 atanh avg binarySize bsonSize ceil cmp concat concatArrays cond const convert cos cosh dateAdd dateDiff
     dateFromParts dateFromString dateSubtract dateToParts dateToString dateTrunc dayOfMonth dayOfWeek dayOfYear
     degreesToRadians divide eq exp filter first firstN floor function getField gt gte hour ifNull in
     indexOfArray indexOfBytes indexOfCP isArray isNumber isoDayOfWeek isoWeek isoWeekYear last lastN let literal

@@ -45,6 +45,7 @@ OPERANDS: dict[Family, dict[str, Any]] = {
     Family.PROJECTION: {"$elemMatch": {"b": 1}},
     Family.STAGE: {
         **_same(("$match", "$sort", "$project", "$addFields", "$set"), {"a": 1}),
+        **_same(("$out", "$merge"), "others"),
         "$unset": "a",
         "$unwind": "$a",
         "$group": {"_id": None},
