@@ -20,8 +20,8 @@ if TYPE_CHECKING:
         UnreadableDocument,
         UnsupportedOperation,
     )
-    from shadow.surface.collection import Collection
-    from shadow.surface.cursor import Cursor
+    from shadow.surface.collections.collection import Collection
+    from shadow.surface.cursors.cursor import Cursor
 
 __all__ = [
     "Collection",
@@ -40,8 +40,8 @@ __all__ = [
 ]
 
 _MODULES: Final = {
-    "Collection": "surface.collection",
-    "Cursor": "surface.cursor",
+    "Collection": "surface.collections.collection",
+    "Cursor": "surface.cursors.cursor",
     "Settings": "config",
     "Shadow": "client",
     "get_collection": "client",

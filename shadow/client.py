@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from shadow.config import Settings, load, parse
 from shadow.host.failpoints import Failpoints, no_failpoint
-from shadow.surface.driver_database import DriverDatabase
+from shadow.surface.database.driver_database import DriverDatabase
 
 if TYPE_CHECKING:
     from shadow.admin import Admin

@@ -48,8 +48,8 @@ from shadow.routes.startup import StartupContext, StartupPrimary
 from shadow.runtime import Runtime, RuntimeContext
 from shadow.status import check, own_status
 from shadow.stores.base import Store
-from shadow.surface.index_report import IndexReport
-from shadow.surface.index_upkeep import IndexUpkeep
+from shadow.surface.indexing.index_report import IndexReport
+from shadow.surface.indexing.index_upkeep import IndexUpkeep
 from shadow.upkeep import Upkeep
 
 __all__ = ["Engine"]

@@ -24,13 +24,13 @@ from shadow.runtime import Runtime, RuntimeContext
 from shadow.sessions import TransactionRouter
 from shadow.stores.base import OnDriver
 from shadow.stores.mongo.drivers import collection_class, driver_of
-from shadow.surface.driver_database import ForwardedClient
-from shadow.surface.forwarded import ForwardedCollection
-from shadow.surface.futures import BegunCalls
-from shadow.surface.index_upkeep import IndexUpkeep
-from shadow.surface.options import ClientDefaults, kept_by_client, kept_by_url
-from shadow.surface.routed import RoutedCollection
-from shadow.surface.ways_around import refuse_past
+from shadow.surface.calls.futures import BegunCalls
+from shadow.surface.calls.options import ClientDefaults, kept_by_client, kept_by_url
+from shadow.surface.collections.routed import RoutedCollection
+from shadow.surface.database.driver_database import ForwardedClient
+from shadow.surface.direct.forwarded import ForwardedCollection
+from shadow.surface.direct.ways_around import refuse_past
+from shadow.surface.indexing.index_upkeep import IndexUpkeep
 from shadow.traces.spans import Traces
 
 __all__ = ["DatabaseHandle"]

@@ -32,8 +32,8 @@ from shadow.rights import RightsWatch
 from shadow.runtime import Runtime, RuntimeContext
 from shadow.stores.base import Scanning, Store
 from shadow.stores.within import within
-from shadow.surface.index_report import IndexReport
-from shadow.surface.index_upkeep import IndexUpkeep
+from shadow.surface.indexing.index_report import IndexReport
+from shadow.surface.indexing.index_upkeep import IndexUpkeep
 
 __all__ = ["Observed", "check", "own_status"]
 

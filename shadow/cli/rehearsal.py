@@ -24,7 +24,7 @@ from shadow.fleet.coordinator import make_flip
 from shadow.jobs.target import JobRefused
 from shadow.model.phase import Phase, StoreName
 from shadow.model.version import Document
-from shadow.surface.collection import Collection
+from shadow.surface.collections.collection import Collection
 
 __all__ = ["COLLECTION", "rehearse"]
 

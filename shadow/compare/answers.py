@@ -24,7 +24,7 @@ from shadow.model.reads import Aggregate, Count, Distinct, ValueRead
 from shadow.model.stored import Damaged
 from shadow.model.verdict import Incomparable, Kind
 from shadow.model.version import Document, Version
-from shadow.mongoql.fieldpaths import at_path
+from shadow.mongoql.values.fieldpaths import at_path
 
 __all__ = ["compare_values", "less_open"]
 

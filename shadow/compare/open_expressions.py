@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from shadow.compare.freedom import ANYTHING, EXACT, Freedom, OpenShape
-from shadow.mongoql.paths import position
-from shadow.mongoql.support import LITERALS
+from shadow.mongoql.values.paths import position
+from shadow.mongoql.values.support import LITERALS
 
 __all__ = ["expression", "merged", "only_path", "value_at", "with_value"]
 

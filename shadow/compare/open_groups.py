@@ -9,7 +9,7 @@ from typing import Any
 from shadow.compare.freedom import ANYTHING, EXACT, Freedom, OpenShape
 from shadow.compare.open_expressions import expression
 from shadow.compare.openness import Openness, Rows, settled
-from shadow.mongoql.support import LITERALS
+from shadow.mongoql.values.support import LITERALS
 
 __all__ = ["accumulated", "bucket", "bucket_auto", "group", "sort_by_count"]
 

@@ -18,7 +18,7 @@ from shadow.compare.open_expressions import expression, merged, only_path, value
 from shadow.compare.open_groups import accumulated, bucket, bucket_auto, group, sort_by_count
 from shadow.compare.openness import Openness, Rows, least, settled, touched
 from shadow.model.version import Document
-from shadow.mongoql.paths import position
+from shadow.mongoql.values.paths import position
 
 __all__ = ["Openness", "Rows", "openness", "projected"]
 

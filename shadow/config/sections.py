@@ -42,7 +42,7 @@ from shadow.settings.names import database_name, top_level_field
 from shadow.stores.dynamo.client.settings import MOST_INDEXES
 from shadow.stores.mongo.checks import database_of_url
 from shadow.stores.mongo.durability import WeakWrites
-from shadow.surface.options import kept_by_url
+from shadow.surface.calls.options import kept_by_url
 from shadow.writes.intents import OnFailure
 
 __all__ = [

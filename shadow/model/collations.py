@@ -1,7 +1,7 @@
 """Which collations DynamoDB can have too, for equality alone. Pure.
 
 They are `simple`, and those of locales whose texts are equal, and in order, as in English, at strength 1 to 3. A unique
-index has English at strength 1 or 2. Which texts they take for equal is in `shadow.mongoql.collation`."""
+index has English at strength 1 or 2. Which texts they take for equal is in `shadow.mongoql.values.collation`."""
 
 from __future__ import annotations
 

@@ -7,12 +7,12 @@ are refused (`shadow.errors.UnsupportedOperation`); `support.TABLE` lists which.
 from __future__ import annotations
 
 from shadow.mongoql.caching import cached_filter, cached_pipeline, cached_projection, cached_update
-from shadow.mongoql.expressions import compile_expression
-from shadow.mongoql.filters import Filter, compile_filter
-from shadow.mongoql.pipelines import Pipeline, compile_pipeline
-from shadow.mongoql.projections import Projection, compile_projection
-from shadow.mongoql.tree import And, Leaf, Node, Nor, Not, Or
-from shadow.mongoql.updates import Updater, compile_update
+from shadow.mongoql.expressions.expressions import compile_expression
+from shadow.mongoql.match.filters import Filter, compile_filter
+from shadow.mongoql.match.tree import And, Leaf, Node, Nor, Not, Or
+from shadow.mongoql.pipeline.pipelines import Pipeline, compile_pipeline
+from shadow.mongoql.pipeline.projections import Projection, compile_projection
+from shadow.mongoql.update.updates import Updater, compile_update
 
 __all__ = [
     "And",

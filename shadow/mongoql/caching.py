@@ -1,10 +1,10 @@
 """Compiled forms, remembered, so that a filter, an update, a projection or a pipeline of a call is compiled once.
 
 `cached_*` finds a compiled form by the very object that it was compiled from, or else by its BSON bytes. `remember_*`
-is for the door of the application (`surface.arguments`): its copies are private and never changed, so their compiled
-form may be found by the object itself. What holds the time of its call (`once`) is found by that alone, for no other
-call has these bytes. A call's data (`Query`, `Change`, `model.reads`) carry these objects from the door to both stores,
-and a store that needs the compiled form gets it without compiling or encoding again.
+is for the door of the application (`surface.calls.arguments`): its copies are private and never changed, so their
+compiled form may be found by the object itself. What holds the time of its call (`once`) is found by that alone, for no
+other call has these bytes. A call's data (`Query`, `Change`, `model.reads`) carry these objects from the door to both
+stores, and a store that needs the compiled form gets it without compiling or encoding again.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import bson
 
 from shadow.model.values import CANONICAL
 from shadow.model.version import Document
-from shadow.mongoql.filters import Filter, compile_filter
-from shadow.mongoql.pipelines import Pipeline, compile_pipeline
-from shadow.mongoql.projections import Projection, compile_projection
-from shadow.mongoql.updates import Updater, compile_update
+from shadow.mongoql.match.filters import Filter, compile_filter
+from shadow.mongoql.pipeline.pipelines import Pipeline, compile_pipeline
+from shadow.mongoql.pipeline.projections import Projection, compile_projection
+from shadow.mongoql.update.updates import Updater, compile_update
 
 __all__ = [
     "cached_filter",

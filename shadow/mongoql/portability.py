@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from shadow.errors import UnsupportedOperation
-from shadow.mongoql.support import TABLE
+from shadow.mongoql.values.support import TABLE
 
 __all__ = ["NAMES", "OTHER", "name_of"]
 

@@ -7,7 +7,7 @@ from typing import Any
 from bson import DBRef
 
 from shadow.model.schema import UniqueSpec
-from shadow.mongoql.collation import collation_key
+from shadow.mongoql.values.collation import collation_key
 
 __all__ = ["compared"]
 

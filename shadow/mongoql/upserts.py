@@ -12,9 +12,9 @@ from shadow.model.stored import with_id
 from shadow.model.values import snapshot
 from shadow.model.version import Document, Key
 from shadow.mongoql.caching import cached_filter, cached_update
-from shadow.mongoql.dollar_fields import check_replacement
-from shadow.mongoql.failures import write_failure
-from shadow.mongoql.filters import Filter
+from shadow.mongoql.match.filters import Filter
+from shadow.mongoql.update.dollar_fields import check_replacement
+from shadow.mongoql.values.failures import write_failure
 
 __all__ = ["insert_key", "keeps_key", "named_key", "replaced", "replacement_key", "with_key"]
 

@@ -30,7 +30,7 @@ from shadow.model.phase import Role, Route, StoreName
 from shadow.model.reads import DocumentRead, FindOne, Read, ValueRead
 from shadow.model.server_options import hinted
 from shadow.model.verdict import Incomparable, ShedReason, Verdict
-from shadow.mongoql.chance import chance_in_filter
+from shadow.mongoql.expressions.chance import chance_in_filter
 from shadow.reads.batching import KeyReads, by_key_alone
 from shadow.reads.canary import Canaries
 from shadow.reads.comparisons import Comparisons

@@ -31,10 +31,10 @@ from shadow.model.stored import check_copyable
 from shadow.model.uniqueness import held_values
 from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Version, fresh_id
 from shadow.mongoql import cached_filter, cached_pipeline, cached_projection, cached_update
+from shadow.mongoql.match.values_at import distinct_values
 from shadow.mongoql.uniqueness import compared
-from shadow.mongoql.updates import check_upsert
+from shadow.mongoql.update.updates import check_upsert
 from shadow.mongoql.upserts import insert_key, replaced
-from shadow.mongoql.values_at import distinct_values
 
 __all__ = ["MemoryStore"]
 

@@ -17,7 +17,7 @@ from shadow.model.phase import Role
 from shadow.model.stored import check_copyable, is_copyable
 from shadow.model.verdict import Healing
 from shadow.model.version import Image, Key, State, Tombstone, Unknown, Version, fresh_id
-from shadow.mongoql.collation import is_collated
+from shadow.mongoql.values.collation import is_collated
 from shadow.stores.base import CopyingMany, ReplayingMany, Store
 from shadow.traces.spans import NO_TRACES, Traces
 

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from bson import Binary, Code, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
 
-from shadow.mongoql.date_operators import DATE_PARTS
-from shadow.mongoql.support import Family, entries, supported
+from shadow.mongoql.expressions.date_operators import DATE_PARTS
+from shadow.mongoql.values.support import Family, entries, supported
 
 __all__ = ["DOCUMENTS", "OTHERS", "Shapes"]
 

@@ -17,7 +17,7 @@ from pymongo.collection import Collection
 
 from shadow.model.collations import AS_ENGLISH, of_query
 from shadow.model.schema import CollationSpec
-from shadow.mongoql.collation import collation_key
+from shadow.mongoql.values.collation import collation_key
 from tests.compat.amount import SEED
 from tests.support.topologies import root_url
 

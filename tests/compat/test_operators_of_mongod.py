@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pymongo
 
-from shadow.mongoql.support import TABLE, Family, Support
+from shadow.mongoql.values.support import TABLE, Family, Support
 from tests.support.topologies import root_url
 
 REPORTS: Final = {

@@ -24,7 +24,7 @@ from shadow.model.order import key_digest
 from shadow.model.schema import CollectionSpec, IndexSpec
 from shadow.model.values import normalise_value
 from shadow.model.version import fresh_id
-from shadow.mongoql.values_at import distinct_values
+from shadow.mongoql.match.values_at import distinct_values
 from shadow.stores.dynamo.client.settings import DynamoSettings
 from shadow.stores.dynamo.store import DynamoStore
 from tests.compat.amount import CASES, SEED, is_rare

@@ -17,7 +17,7 @@ from shadow.control.mongo import MongoRecords
 from shadow.control.records import Records
 from shadow.control.sqlite import SqliteRecords
 from shadow.journal.server.dynamo_table import Access
-from shadow.surface.collection import Collection
+from shadow.surface.collections.collection import Collection
 from tests.support.backends import BACKENDS, Backend, open_backend
 from tests.support.drawn import Draws
 from tests.support.topologies import DEPLOYMENTS, admit

@@ -21,8 +21,8 @@ from shadow import Shadow
 from shadow.config import CollectionSettings
 from shadow.model.phase import Phase, StoreName
 from shadow.stores.mongo.drivers import COLLECTION_VERBS
-from shadow.surface.argument_table import VERBS
-from shadow.surface.futures import BegunCalls
+from shadow.surface.calls.argument_table import VERBS
+from shadow.surface.calls.futures import BegunCalls
 from tests.support.shims import settings_for
 from tests.support.topologies import drop
 

@@ -19,7 +19,7 @@ from shadow.stores.base import Batching
 from shadow.stores.mongo import changes_of_many
 from shadow.stores.mongo.changes_of_many import MongoMany
 from shadow.stores.mongo.durability import Durability
-from shadow.surface.stamping import is_stamp as hidden_as_stamp
+from shadow.surface.direct.stamping import is_stamp as hidden_as_stamp
 from tests.support.backends import Backend, open_backend
 from tests.support.drawn import Draws, in_one_deployment
 from tests.support.images import assert_image

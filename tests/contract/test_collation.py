@@ -17,8 +17,8 @@ from shadow import Shadow
 from shadow.errors import UnsupportedOperation
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollationSpec
-from shadow.mongoql.collation import collated, uncollated
-from shadow.surface.collection import Collection
+from shadow.mongoql.values.collation import collated, uncollated
+from shadow.surface.collections.collection import Collection
 from tests.support.shims import assert_level, prepared
 from tests.support.surface import Seen, assert_same
 

@@ -18,7 +18,7 @@ from bson import Decimal128, Int64, ObjectId, Regex
 
 from shadow import Shadow
 from shadow.model.phase import StoreName
-from shadow.surface.collection import Collection
+from shadow.surface.collections.collection import Collection
 from tests.support.drawn import Draws
 from tests.support.shims import assert_level, prepared
 from tests.support.surface import Scenarios, Seen, assert_same

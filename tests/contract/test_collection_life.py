@@ -22,7 +22,7 @@ from shadow.config import CollectionSettings, DynamoSettings, JournalSettings, M
 from shadow.embedded.servers import free_port
 from shadow.errors import JournalError, ShadowClosed, UnsupportedOperation
 from shadow.model.phase import StoreName, Unsupported
-from shadow.surface.collection import Collection
+from shadow.surface.collections.collection import Collection
 from tests.support.pair import QUICK
 from tests.support.shims import assert_level, settings_for
 

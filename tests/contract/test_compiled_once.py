@@ -14,8 +14,8 @@ import pytest
 import pytest_asyncio
 
 from shadow.mongoql import Filter, Pipeline, Updater, caching
-from shadow.surface.collection import Collection
-from shadow.surface.collection_base import Handle
+from shadow.surface.collections.collection import Collection
+from shadow.surface.collections.collection_base import Handle
 from tests.support.backends import ROUTED, Backend, Routed, open_backend
 from tests.support.drawn import Draws
 

@@ -30,10 +30,10 @@ from shadow.errors import StoreUnavailable, UnsupportedOperation
 from shadow.model.phase import Phase, StoreName
 from shadow.stores.dynamo.client.settings import DynamoSettings
 from shadow.stores.mongo.drivers import collection_class, connect
-from shadow.surface.collection import Collection
-from shadow.surface.driver_database import NOT_COLLECTIONS
-from shadow.surface.forwarded import ForwardedCollection
-from shadow.surface.routed import RoutedCollection
+from shadow.surface.collections.collection import Collection
+from shadow.surface.collections.routed import RoutedCollection
+from shadow.surface.database.driver_database import NOT_COLLECTIONS
+from shadow.surface.direct.forwarded import ForwardedCollection
 from tests.support.calls import DOCUMENTS, INDEX_CALLS, Call, answer_of, calls, undocumented
 from tests.support.topologies import admit, drop, root_client, root_url
 

@@ -18,7 +18,7 @@ from pymongo.errors import BulkWriteError, PyMongoError
 from shadow import Shadow
 from shadow.errors import UnsupportedOperation
 from shadow.model.phase import Phase, StoreName
-from shadow.mongoql.failures import UnknownOperator
+from shadow.mongoql.values.failures import UnknownOperator
 from shadow.stores.mongo.drivers import connect
 from tests.support.shims import assert_level, settings_for
 from tests.support.topologies import drop, root_url

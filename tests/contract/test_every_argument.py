@@ -14,7 +14,7 @@ from pymongo.cursor_shared import CursorType
 
 from shadow.model.phase import Phase
 from shadow.stores.mongo.drivers import connect
-from shadow.surface.argument_table import VERBS, names_of
+from shadow.surface.calls.argument_table import VERBS, names_of
 from tests.support.calls import DOCUMENTS, Call, calls
 from tests.support.shims import assert_level, prepared
 from tests.support.topologies import admit, allow_past_validators, drop

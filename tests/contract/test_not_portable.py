@@ -23,8 +23,8 @@ from shadow.config import CollectionSettings, Settings
 from shadow.errors import UnsupportedOperation
 from shadow.model.phase import StoreName, Unsupported
 from shadow.mongoql.portability import name_of
-from shadow.mongoql.support import Family, Support, SupportEntry, entries
-from shadow.surface.collection import Collection
+from shadow.mongoql.values.support import Family, Support, SupportEntry, entries
+from shadow.surface.collections.collection import Collection
 from tests.support.drawn import Draws
 from tests.support.shims import assert_level, prepared, settings_for
 from tests.support.surface import Scenarios, Seen, assert_same

@@ -140,7 +140,7 @@ async def test_the_target_has_what_the_bare_driver_leaves_in_it(
 async def test_into_another_database_and_in_several_parts(
     tmp_path: Path, mongo_url: str, dynamodb_local_url: str, primary: StoreName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shadow.surface.outputs._BYTES", 200)
+    monkeypatch.setattr("shadow.surface.collections.outputs._BYTES", 200)
     values: list[dict[str, Any]] = [
         {"_id": ObjectId(), "n": n, "l": Int64(n), "d": dt.datetime(2024, 1, 1), "v": {"a.b": "$x"}} for n in range(9)
     ]

@@ -14,7 +14,7 @@ from motor.motor_asyncio import AsyncIOMotorClient
 
 from shadow import Shadow
 from shadow.model.phase import StoreName
-from shadow.surface.collection import Collection
+from shadow.surface.collections.collection import Collection
 from tests.support.shims import assert_level, settings_for
 from tests.support.topologies import drop
 

@@ -18,7 +18,7 @@ from pymongo.errors import NetworkTimeout, OperationFailure, WriteError
 
 from shadow import Shadow
 from shadow.model.phase import Phase, StoreName
-from shadow.surface.argument_table import VERBS, Fate, fate_of, names_of
+from shadow.surface.calls.argument_table import VERBS, Fate, fate_of, names_of
 from tests.support.shims import assert_level, settings_for
 from tests.support.topologies import drop, root_client, root_url
 

@@ -29,7 +29,7 @@ from shadow.errors import ControlError, ShadowClosed, UnsupportedOperation
 from shadow.fleet.participant import Participant
 from shadow.model.phase import Phase, StoreName
 from shadow.stores.mongo.drivers import COLLECTION_VERBS, collection_class, connect
-from shadow.surface.forwarded import CHANGES
+from shadow.surface.direct.forwarded import CHANGES
 from tests.contract.test_bare_writes import NAME, Site
 from tests.support.pair import until
 

@@ -33,7 +33,7 @@ LOOKS_ITSELF: Final = {
     ("routes/forwarder.py", "ensure_future"),
     ("writes/admission.py", "create_task"),
     ("writes/running.py", "ensure_future"),
-    ("surface/futures.py", "create_task"),  # as Motor: asyncio reports what the application does not look at
+    ("surface/calls/futures.py", "create_task"),  # as Motor: asyncio reports what the application does not look at
 }
 """Where a task is made by hand: a callback of its own asks for the error, or the application has it, as Motor's."""
 

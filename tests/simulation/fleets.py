@@ -43,8 +43,8 @@ from shadow.mongoql import cached_filter
 from shadow.mongoql.caching import cached_update
 from shadow.routes.forwarder import Passage
 from shadow.routes.startup import StartupContext, StartupPrimary
-from shadow.surface.arguments import Arguments
-from shadow.surface.stamping import Stamping
+from shadow.surface.calls.arguments import Arguments
+from shadow.surface.direct.stamping import Stamping
 from tests.simulation.conditions import COLLECTION, LIMIT
 from tests.simulation.loop import PROCESS
 from tests.simulation.replicas import Member

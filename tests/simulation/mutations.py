@@ -37,7 +37,7 @@ from shadow.stores.many import Mark, _Part
 from shadow.stores.memory import MemoryStore
 from shadow.stores.mongo import durability as mongo_durability
 from shadow.stores.mongo.durability import Durability, Lasting
-from shadow.surface.stamping import Stamping
+from shadow.surface.direct.stamping import Stamping
 from shadow.writes import dual_write, healer, replicator
 from shadow.writes import heal as apply
 from shadow.writes.dual_write import DualWrite

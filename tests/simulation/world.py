@@ -60,7 +60,7 @@ _UNDER_TEST = (
     "shadow.runtime",
     "shadow.sessions",
     "shadow.mongoql.expiry",
-    "shadow.surface.stamping",
+    "shadow.surface.direct.stamping",
     "shadow.compare.comparer",
     "shadow.fleet.coordinator",
     "shadow.fleet.participant",

@@ -34,7 +34,7 @@ from shadow.stores.dynamo.store import DynamoStore
 from shadow.stores.memory import MemoryStore
 from shadow.stores.mongo.drivers import connect
 from shadow.stores.mongo.store import MongoStore
-from shadow.surface.options import ClientDefaults, kept_by_url
+from shadow.surface.calls.options import ClientDefaults, kept_by_url
 from shadow.traces.spans import NO_TRACES
 from tests.support.drawn import Draw
 from tests.support.recorder import Recorder

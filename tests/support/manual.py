@@ -11,14 +11,14 @@ from typing import Final
 
 from shadow import Collection
 from shadow.model.differences import DIFFERENCES
-from shadow.mongoql.support import Family, entries
+from shadow.mongoql.values.support import Family, entries
 from shadow.observe.metric_table import metric_table
 from shadow.stores.dynamo.query.support import How, how
 from shadow.stores.mongo.kinds import ADMITTED, REASONS
 from shadow.stores.mongo.options import OPTIONS as OPTION_ROWS
 from shadow.stores.mongo.options import Where
-from shadow.surface.argument_table import ARGUMENTS, Fate, arguments_of
-from shadow.surface.options import OPTIONS
+from shadow.surface.calls.argument_table import ARGUMENTS, Fate, arguments_of
+from shadow.surface.calls.options import OPTIONS
 from tests.support import command_line, settings_tables
 
 __all__ = ["PAGES", "README", "ROOT", "made", "parts", "section", "text"]

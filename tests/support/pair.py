@@ -27,10 +27,10 @@ from shadow.router import Router
 from shadow.routes.routes import Learn, Routes, RouteSource
 from shadow.runtime import Runtime, RuntimeContext
 from shadow.stores.memory import MemoryStore
-from shadow.surface.collection import Collection
-from shadow.surface.index_report import IndexReport
-from shadow.surface.index_upkeep import IndexUpkeep
-from shadow.surface.options import ClientDefaults, kept_by_url
+from shadow.surface.calls.options import ClientDefaults, kept_by_url
+from shadow.surface.collections.collection import Collection
+from shadow.surface.indexing.index_report import IndexReport
+from shadow.surface.indexing.index_upkeep import IndexUpkeep
 from shadow.traces.spans import NO_TRACES
 from tests.support.faulty import FaultyStore
 from tests.support.recorder import Recorder

@@ -12,7 +12,7 @@ import pytest
 from pymongo.asynchronous.collection import AsyncCollection
 
 from shadow.errors import UnsupportedOperation
-from shadow.surface.argument_table import ARGUMENTS, VERBS, Fate, by_name, fate_of, names_of
+from shadow.surface.calls.argument_table import ARGUMENTS, VERBS, Fate, by_name, fate_of, names_of
 from tests.support.pair import Pair
 
 UPDATE: Final = {"$set": {"x": 1}}

@@ -14,7 +14,7 @@ from shadow.errors import UnsupportedOperation
 from shadow.model.operation import Query
 from shadow.model.read_options import ReadOptions
 from shadow.model.reads import Aggregate, Count, Distinct, Find, FindOne, Read
-from shadow.surface.options import ClientDefaults, RequestedConcerns, check_concern, kept_by_client, kept_by_url
+from shadow.surface.calls.options import ClientDefaults, RequestedConcerns, check_concern, kept_by_client, kept_by_url
 from tests.support.cases import each_of
 
 PLAIN = "mongodb://host/"

@@ -23,10 +23,10 @@ from shadow import Shadow
 from shadow.config import Settings
 from shadow.errors import UnsupportedOperation
 from shadow.stores.mongo.drivers import connect
-from shadow.surface.collection import Collection
-from shadow.surface.driver_database import ForwardedClient
-from shadow.surface.forwarded import ForwardedCollection
-from shadow.surface.routed import RoutedCollection
+from shadow.surface.collections.collection import Collection
+from shadow.surface.collections.routed import RoutedCollection
+from shadow.surface.database.driver_database import ForwardedClient
+from shadow.surface.direct.forwarded import ForwardedCollection
 from tests.support.cases import each_of
 
 NOWHERE: Final = "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=50"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shadow.surface.index_report import IndexReport
+from shadow.surface.indexing.index_report import IndexReport
 
 
 class Nobody:

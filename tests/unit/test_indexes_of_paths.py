@@ -15,7 +15,7 @@ from shadow.model.index_gaps import Loss, gaps_of
 from shadow.model.operation import Query
 from shadow.model.schema import CollationSpec, CollectionSpec, IndexSpec, UniqueSpec
 from shadow.stores.dynamo.query.plan import ScanPlan, plan, suggestion
-from shadow.surface.indexes import wanted
+from shadow.surface.indexing.indexes import wanted
 
 INDEXES: list[dict[str, Any]] = [
     {"name": "by-email", "hash": "profile.email"},

@@ -10,9 +10,9 @@ from pymongo.errors import OperationFailure
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.schema import CollectionSpec
-from shadow.mongoql.support import Family, supported
-from shadow.surface.collection import Collection
-from shadow.surface.options import ClientDefaults, kept_by_url
+from shadow.mongoql.values.support import Family, supported
+from shadow.surface.calls.options import ClientDefaults, kept_by_url
+from shadow.surface.collections.collection import Collection
 from shadow.traces.spans import NO_TRACES
 from tests.support.cases import each_of
 from tests.unit.test_support import OPERANDS, TOP_LEVEL

@@ -17,7 +17,7 @@ from shadow.mongoql import (
     compile_projection,
     compile_update,
 )
-from shadow.mongoql.support import TABLE, Family, Support, SupportEntry, entries
+from shadow.mongoql.values.support import TABLE, Family, Support, SupportEntry, entries
 from tests.support.cases import each_of
 
 NOW = dt.datetime(2024, 1, 1)

@@ -7,7 +7,7 @@ from pymongo.errors import OperationFailure
 
 from shadow import Collection, UnsupportedOperation
 from shadow.model.schema import CollectionSpec, IndexSpec
-from shadow.mongoql.support import Family, Support, entries
+from shadow.mongoql.values.support import Family, Support, entries
 from shadow.stores.dynamo.query.plan import KeyPlan, QueryPlan, ScanPlan, UnionPlan, plan
 from shadow.stores.dynamo.query.support import How, how
 from tests.support.manual import REFUSED_VERBS

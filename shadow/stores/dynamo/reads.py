@@ -18,7 +18,7 @@ from shadow.model.order import sort_documents
 from shadow.model.stored import Damaged, check_readable, is_readable
 from shadow.model.version import ABSENT, Document, Image, Key, Version
 from shadow.mongoql import Filter, cached_filter, cached_pipeline, cached_projection
-from shadow.mongoql.values_at import distinct_values
+from shadow.mongoql.match.values_at import distinct_values
 from shadow.stores.dynamo.access import DynamoAccess
 from shadow.stores.dynamo.items import keys
 from shadow.stores.dynamo.items.codec import whole

@@ -39,7 +39,7 @@ from shadow.model.server_options import sent_with
 from shadow.model.stored import document_of, split
 from shadow.model.version import ABSENT, Document, Image, Key, Version
 from shadow.mongoql import Filter, Updater, cached_filter, cached_update
-from shadow.mongoql.collation import is_collated
+from shadow.mongoql.values.collation import is_collated
 from shadow.stores.many import Found, Mark
 from shadow.stores.mongo.bytes import plain_errors, taken
 from shadow.stores.mongo.durability import Lasting

@@ -26,7 +26,7 @@ from shadow.model.version import (
     Key,
 )
 from shadow.mongoql import cached_filter
-from shadow.mongoql.collation import uncollated
+from shadow.mongoql.values.collation import uncollated
 from shadow.stores.mongo import alone
 from shadow.stores.mongo.access import MongoAccess
 from shadow.stores.mongo.bytes import plain_errors, taken

@@ -36,10 +36,10 @@ from shadow.model.version import (
     stamp_of,
 )
 from shadow.mongoql import cached_filter, cached_projection, cached_update
-from shadow.mongoql.predicates import truthy
-from shadow.mongoql.projections import projection_includes
-from shadow.mongoql.updates import check_upsert
+from shadow.mongoql.pipeline.projections import projection_includes
+from shadow.mongoql.update.updates import check_upsert
 from shadow.mongoql.upserts import insert_key, named_key, replaced
+from shadow.mongoql.values.predicates import truthy
 from shadow.stores.mongo.bytes import exact_form, has_empty_timestamp, literal, stored, taken
 from shadow.stores.mongo.ranges import identity
 from shadow.stores.mongo.schema_filters import without_version

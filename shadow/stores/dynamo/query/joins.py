@@ -12,8 +12,8 @@ from pymongo.errors import OperationFailure
 from shadow.errors import UnsupportedOperation
 from shadow.model.order import MISSING, key_digest
 from shadow.model.version import Document
-from shadow.mongoql.expressions import evaluator
-from shadow.mongoql.joins import local_values
+from shadow.mongoql.expressions.expressions import evaluator
+from shadow.mongoql.pipeline.joins import local_values
 
 __all__ = ["partners"]
 

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any, Final
 
 from shadow.model.schema import CollectionSpec, IndexSpec
-from shadow.mongoql.support import Family, Support, SupportEntry
+from shadow.mongoql.values.support import Family, Support, SupportEntry
 from shadow.stores.dynamo.query.plan import ScanPlan, plan
 
 __all__ = ["How", "how"]

@@ -10,9 +10,9 @@ from shadow.model.operation import Change, Delete, Insert, Replace, Update, vers
 from shadow.model.stored import NO_VERSION, Damaged, check_readable
 from shadow.model.version import ABSENT, Document, Image, Key, Version
 from shadow.mongoql import cached_filter, cached_update
-from shadow.mongoql.references import in_order
-from shadow.mongoql.updates import check_upsert
+from shadow.mongoql.update.updates import check_upsert
 from shadow.mongoql.upserts import replaced
+from shadow.mongoql.values.references import in_order
 from shadow.stores.dynamo.client.errors import duplicate_key
 from shadow.stores.dynamo.items.codec import whole
 from shadow.stores.dynamo.query.fetching import top_level_fields

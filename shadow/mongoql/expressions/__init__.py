@@ -1,0 +1,1 @@
+"""Aggregation expressions, and the operators in them."""

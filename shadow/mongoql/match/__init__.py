@@ -1,0 +1,1 @@
+"""Filters: parsed to a tree, compiled to closures."""

@@ -1,0 +1,1 @@
+"""Projections, and the stages of a pipeline."""

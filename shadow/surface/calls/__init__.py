@@ -1,0 +1,1 @@
+"""A call: its arguments and options, when it begins, and the session that it is made in."""

@@ -1,0 +1,1 @@
+"""The cursors: over two stores, the driver's own, and the choice between them."""

@@ -1,0 +1,1 @@
+"""Indexes that an application makes while it runs."""
