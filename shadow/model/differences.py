@@ -46,7 +46,6 @@ DIFFERENCES: Final[dict[int, str]] = {
     "is refused, and the transaction can still be committed.",
     27: "A transaction is on one store: one over collections with different primaries, or over one that is not "
     "configured, is refused, and nothing of it is written.",
-    28: "A statement that is refused (a duplicate key) does not end a transaction; the server aborts it.",
     30: "Time zones are those of this host's tz database; the server has its own, so local times may differ where the "
     "rules of a zone were changed or corrected in between.",
     31: "`$exp`, `$ln`, `$log`, `$pow`, `$sin` and their like use the C library of this host: the last digit may "

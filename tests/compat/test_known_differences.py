@@ -342,21 +342,6 @@ async def test_27_a_transaction_is_on_one_store(sides: Sides) -> None:
     assert (await sides.shim.count_documents({}), await other.count_documents({})) == (0, 1)
 
 
-async def test_28_a_refusal_does_not_end_a_transaction(sides: Sides) -> None:
-    await sides.fill({"_id": 1})
-    async with in_transaction(sides, sides.shim) as session:
-        with pytest.raises(DuplicateKeyError):
-            await sides.shim.insert_one({"_id": 1}, session=session)
-        await sides.shim.insert_one({"_id": 2}, session=session)
-    async with begun_in(sides, sides.bare) as session:
-        with pytest.raises(DuplicateKeyError):
-            await sides.bare.insert_one({"_id": 1}, session=session)
-        with pytest.raises(OperationFailure) as caught:
-            await sides.bare.insert_one({"_id": 2}, session=session)
-    assert caught.value.code == 251
-    assert (await sides.bare.count_documents({}), await sides.shim.count_documents({})) == (1, 2)
-
-
 async def test_30_a_time_zone_is_that_of_this_host(sides: Sides) -> None:
     moments = [dt.datetime(2024, 1, 1), dt.datetime(2024, 7, 1), dt.datetime(1950, 7, 1)]
     await sides.fill(*({"_id": n, "t": moment} for n, moment in enumerate(moments)))

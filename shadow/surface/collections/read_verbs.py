@@ -83,7 +83,7 @@ class ReadVerbs(CollectionBase):
     def _is_sendable(self, filter: Any) -> bool:
         """Whether BSON holds the filter: the drivers say so when a cursor sends it."""
         try:
-            normalise(filter, self._options)
+            normalise(filter or {}, self._options)
         except ValueError:
             return False
         return True
