@@ -19,6 +19,11 @@ from tests.support.topologies import drop
 AFTER = {"expireAfterSeconds": 10**9}
 
 
+def without_heartbeats(made: Settings) -> Settings:
+    """A heartbeat would put the fleet's own routes in the place of those that a test sets."""
+    return made.model_copy(update={"control": made.control.model_copy(update={"heartbeat": 60.0})})
+
+
 def is_routed(shadow: Shadow, primary: StoreName, phase: Phase = Phase.DUAL_WRITE) -> None:
     shadow._engine.parts.routes.set("users", Route(primary, phase))
 
@@ -41,7 +46,7 @@ async def test_indexes_are_the_same_after_a_flip_and_what_is_made_then_is_on_mon
 ) -> None:
     """Those too that were made past shadow, and before it came. An index that deletes documents is made on MongoDB only
     when that is the primary again."""
-    made = settings(mongo_url, dynamodb_local_url, tmp_path, "mongo", "dual_write")
+    made = without_heartbeats(settings(mongo_url, dynamodb_local_url, tmp_path, "mongo", "dual_write"))
     with pymongo.MongoClient[dict[str, Any]](mongo_url) as client:
         bare = client[made.mongo.database]["users"]
         bare.create_index([("early", -1)], partialFilterExpression={"n": {"$gt": 1}})
@@ -76,7 +81,7 @@ async def test_indexes_are_the_same_after_a_flip_and_what_is_made_then_is_on_mon
 async def test_what_was_made_and_dropped_without_mongodb_is_made_up_for(
     mongo_url: str, dynamodb_local_url: str, tmp_path: Path
 ) -> None:
-    made = settings(mongo_url, dynamodb_local_url, tmp_path, "dynamo", "dual_write")
+    made = without_heartbeats(settings(mongo_url, dynamodb_local_url, tmp_path, "dynamo", "dual_write"))
     async with Shadow.from_settings(made) as shadow:
         await shadow.prepare()
         users = shadow["users"]
@@ -102,7 +107,7 @@ async def test_what_one_process_makes_and_drops_another_one_lists_and_enforces(
     mongo_url: str, dynamodb_local_url: str, tmp_path: Path
 ) -> None:
     """Also one that starts later and makes no index itself."""
-    made = settings(mongo_url, dynamodb_local_url, tmp_path, "dynamo", "dual_write")
+    made = without_heartbeats(settings(mongo_url, dynamodb_local_url, tmp_path, "dynamo", "dual_write"))
     async with Shadow.from_settings(made) as one, Shadow.from_settings(made) as other:
         await one.prepare()
         await one["users"].create_index("nick", unique=True)
@@ -124,7 +129,7 @@ async def test_a_control_store_that_is_away_is_in_nobody_s_way(
     mongo_url: str, dynamodb_local_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process remembers, and writes the record when the control store answers again."""
-    made = settings(mongo_url, dynamodb_local_url, tmp_path, "dynamo", "dual_write")
+    made = without_heartbeats(settings(mongo_url, dynamodb_local_url, tmp_path, "dynamo", "dual_write"))
 
     def away(*arguments: Any, **options: Any) -> Any:
         raise ControlError("away")

@@ -65,8 +65,8 @@ FIELDS: Final = {
 ONE: Final = frozenset({"distinct", "find_one_and_delete", "find_one_and_replace", "find_one_and_update"})
 ENDED: Final = {50, 11601}
 """MaxTimeMSExpired, and Interrupted, with which the server's JavaScript ends (error_codes.yml)."""
-NOT_BY_THE_SERVER: Final = {("distinct", "hint")}
-"""A server before 7.1 refuses it, as it does with the bare driver."""
+NOT_BY_THE_SERVER: Final = {("distinct", "hint"), ("create_indexes", "commitQuorum")}
+"""A server before 7.1 refuses the first, and one alone the second, as they do with the bare driver."""
 
 
 class Watched(monitoring.CommandListener):
