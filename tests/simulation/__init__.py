@@ -90,8 +90,9 @@ Assumptions
 -----------
 
 `limit` (`limits.operation`) covers one operation on the primary: to open the intent may take a quarter of it (what
-took longer is opened anew), a request takes effect within five eighths of it or never, and the clocks of two processes
-differ by at most an eighth. No process stands still for that long between two steps without noticing. All faults end.
+took longer is opened anew), a request takes effect within five eighths of it or never (both requests of a batch
+together: the server's limit of time is that of the operation), and the clocks of two processes differ by at most an
+eighth. No process stands still for that long between two steps without noticing. All faults end.
 
 A flip is made with no backfill running, where both stores are proven to be equal. No request of before it may land on
 the store that followed: a replay or a copy that expects nothing at all would find that again after a deletion there,

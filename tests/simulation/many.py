@@ -3,6 +3,7 @@ real ones."""
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ class SimulatedMany:
     changes: Sequence[Update | Delete]
     op_ids: Sequence[str]
     _read: dict[int, Image] = field(default_factory=dict)
+    _begun: float = field(default_factory=lambda: asyncio.get_running_loop().time())
 
     @property
     def op_id(self) -> str:
@@ -67,10 +69,14 @@ class SimulatedMany:
             return count
 
         what = f"{type(self.changes[0]).__name__} many {self._keys(images)}"
-        count, doubt = await self.client._acknowledged(self.collection, what, change)
+        count, doubt = await self.client._acknowledged(self.collection, what, change, self._spent)
         if doubt is not None:
             raise doubt
         return count
+
+    def _spent(self) -> float:
+        """The server's limit of time is that of the whole operation, of which reading the documents had its share."""
+        return asyncio.get_running_loop().time() - self._begun
 
     def is_at(self, on: Member, place: int, image: Image) -> bool:
         """The condition of the command."""

@@ -138,10 +138,18 @@ class Server:
             self.history.broken(f"nothing is replayed or copied to the primary: {key}")
 
     def send(
-        self, what: str, ask: Effect[T], *, write: bool, to: Member | None = None, lasting: bool = False
+        self,
+        what: str,
+        ask: Effect[T],
+        *,
+        write: bool,
+        to: Member | None = None,
+        lasting: bool = False,
+        spent: float = 0.0,
     ) -> asyncio.Future[T]:
         """Sends a request. The future may never be done; what is still to land is counted by `in_flight`. `lasting`:
-        answered only if a majority follows the member that it went to."""
+        answered only if a majority follows the member that it went to. `spent`: seconds of its time that an earlier
+        request of the same operation has had."""
         answer: asyncio.Future[T] = self._loop.create_future()
         member = to or self.member
         if member.deposed and lasting:
@@ -153,6 +161,7 @@ class Server:
             return ask(member)
 
         rng = self._rng
+        request = max(0.0, REQUEST - spent)
         there, back = self._latency(), self._latency()
         fault = "" if self.healthy else self._fault(write=write)
         self._note(f"{self.name} <- {what}{' !' + fault if fault else ''}")
@@ -164,7 +173,7 @@ class Server:
             self._later(there + back, lambda: _fail(answer, NetworkTimeout("lost in the simulation")))
         elif fault in ("late", "unanswered", "overdue"):
             if fault != "unanswered":
-                longest = OVERDUE if fault == "overdue" else REQUEST if self.primary else 2 * REQUEST
+                longest = OVERDUE if fault == "overdue" else request if self.primary else 2 * REQUEST
                 there = rng.random() * longest
             self._later(there, lambda: self._land(what, effect))
             self._later(rng.random() * back * 2, lambda: _fail(answer, NetworkTimeout("no answer in the simulation")))
@@ -172,13 +181,13 @@ class Server:
             self._later(there, lambda: self._land(what, _doubted(effect), answer, back))
         elif fault == "hung":
             if rng.random() < 0.5:
-                self._later(rng.random() * REQUEST, lambda: self._land(what, effect))
+                self._later(rng.random() * request, lambda: self._land(what, effect))
             # Drivers wait long, but not for ever.
             self._later(2 * LIMIT, lambda: _fail(answer, NetworkTimeout("no answer for long in the simulation")))
         else:
             dawdling = self._conditions.dawdling if write and self.primary and not self.healthy else 0.0
             if dawdling and rng.random() < dawdling:
-                there = rng.random() * REQUEST
+                there = rng.random() * request
             self._later(there, lambda: self._land(what, effect, answer, back))
         return answer
 
@@ -295,25 +304,29 @@ class Client:
         """The driver hears of the new primary."""
         self.seat = self._server.member
 
-    async def _ask(self, what: str, effect: Effect[T], *, write: bool = False, lasting: bool = False) -> T:
+    async def _ask(
+        self, what: str, effect: Effect[T], *, write: bool = False, lasting: bool = False, spent: float = 0.0
+    ) -> T:
         self._process.step()
         name = f"{self._process.name} {what}"
-        asked = self._server.send(name, effect, write=write, to=self.primary, lasting=lasting)
+        asked = self._server.send(name, effect, write=write, to=self.primary, lasting=lasting, spent=spent)
         answer = await asked
         self._process.step()
         return answer
 
-    async def _acknowledged(self, collection: str, what: str, effect: Effect[T]) -> tuple[T, PyMongoError | None]:
+    async def _acknowledged(
+        self, collection: str, what: str, effect: Effect[T], spent: Callable[[], float] = lambda: 0.0
+    ) -> tuple[T, PyMongoError | None]:
         """A write of the application, in the steps in which the store of MongoDB takes it; with the error that says
-        that it may be undone."""
+        that it may be undone. `spent`: see `Server.send`."""
         durability = self._durability
         if durability is None:
-            return await self._ask(what, effect, write=True), None
+            return await self._ask(what, effect, write=True, spent=spent()), None
         concern = await durability.for_application()
         if not durability.unproven:
-            return await self._ask(what, effect, write=True, lasting=is_lasting(concern)), None
+            return await self._ask(what, effect, write=True, lasting=is_lasting(concern), spent=spent()), None
         before, seat = durability.election(), self.primary
-        result = await self._ask(what, effect, write=True, lasting=is_lasting(concern))
+        result = await self._ask(what, effect, write=True, lasting=is_lasting(concern), spent=spent())
         if seat.deposed:
             self._process.world.weakly_acknowledged(self._process)
         try:
