@@ -188,7 +188,10 @@ def _merge(spec: Any, database: str) -> Merge:
         checked_path(path)
     if len(set(made.on)) < len(made.on):
         raise failure(31465, "Found a duplicate field in $merge 'on'")
-    if made.collection.startswith("system."):
+    special = made.collection.startswith("system.")
+    if (special or made.database in _INTERNAL) and set(made.on) != {"_id"}:
+        raise failure(51183, "Cannot find index to verify that join fields will be unique")
+    if special:
         raise failure(31319, f"Cannot $merge to special collection: {made.collection}")
     if made.database in _INTERNAL:
         raise failure(31320, f"Cannot $merge to internal database: {made.database}")

@@ -114,7 +114,7 @@ def _check_expiry(keys: tuple[tuple[str, Any], ...], options: Mapping[str, Any])
     number = float(seconds.to_decimal() if isinstance(seconds, Decimal128) else seconds)
     if not 0 <= number <= _MOST_SECONDS:
         raise failure(67, "CannotCreateIndex", f"expireAfterSeconds must be from 0 to {_MOST_SECONDS}")
-    if len(keys) > 1:
+    if len({path for path, _ in keys}) > 1:  # a name that comes twice is one field to the server
         text = "TTL indexes are single-field indexes"
         raise failure(67, "CannotCreateIndex", text)
 
@@ -139,7 +139,7 @@ def _check_kinds(keys: tuple[tuple[str, Any], ...], options: Mapping[str, Any]) 
         "GeoHaystack indexes cannot be created in version 5.0 and above": "geoHaystack" in plugins,
         "a text or 2d index has no collation": bool(plugins & {"text", "2d"}) and not _is_none(collation),
         "the fields of a text index must be adjacent": not text,
-        "a wildcard index has one field": wildcard and len(keys) > 1,
+        "a wildcard index has one field": wildcard and len(set(paths)) > 1,
         "a wildcard index is neither sparse nor unique nor a TTL index": wildcard
         and (is_set(options.get("sparse")) or is_set(options.get("unique")) or "expireAfterSeconds" in options),
         "a wildcard index has version 2": wildcard and options.get("v") == 1,
