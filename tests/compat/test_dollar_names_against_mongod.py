@@ -87,6 +87,7 @@ def _cases() -> Iterator[Case]:
         yield Case("pipeline_update", DOCUMENTS[:1], {"filter": filter, "update": pipeline})
 
 
+@pytest.mark.takes_turns
 async def test_an_update_with_a_dollar_in_a_name_has_the_servers_answer(server: Server) -> None:
     different = []
     for case in _cases():
@@ -130,6 +131,7 @@ async def sides(
     drop(mongo_url, name, f"{name}bare")
 
 
+@pytest.mark.takes_turns
 @pytest.mark.drawn_over("sides", reason="the same calls, on either primary")
 async def test_a_replacement_with_faults_has_the_servers_first_error(sides: tuple[Any, Any]) -> None:
     different = []

@@ -204,6 +204,7 @@ async def values(store: DynamoStore, server: pymongo.database.Database[Document]
     return server["values"]
 
 
+@pytest.mark.takes_turns
 @pytest.mark.parametrize("kind", POOLS)
 async def test_every_value_is_found_by_every_way_of_asking(
     store: DynamoStore, values: Collection[Document], kind: str
@@ -374,6 +375,7 @@ async def takes_too(store: Store, collection: str, document: Document) -> str:
     return "taken"
 
 
+@pytest.mark.takes_turns
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_unique_constraint_refuses_what_the_servers_index_refuses(
     dynamodb_local_url: str, server: pymongo.database.Database[Document], kind: str

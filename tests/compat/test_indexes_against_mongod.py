@@ -91,6 +91,7 @@ def made(mongo_url: str, dynamo_url: str, folder: Path, primary: str, phase: str
     )
 
 
+@pytest.mark.takes_turns
 @pytest.mark.drawn_over("phase", reason="two phases of one way, and the driver's own")
 @pytest.mark.parametrize("phase", ["off", "dual_write", "shadow"])
 async def test_while_mongodb_is_the_primary_indexes_are_those_of_a_bare_collection(

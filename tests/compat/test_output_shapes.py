@@ -124,6 +124,7 @@ def merge(chance: random.Random) -> Any:
     return dict(items)
 
 
+@pytest.mark.takes_turns
 async def test_any_shape_has_the_servers_code(sides: Sides) -> None:
     chance = random.Random(f"{SEED} outputs")
     wrong = []
@@ -137,6 +138,7 @@ async def test_any_shape_has_the_servers_code(sides: Sides) -> None:
     assert not wrong, "\n".join(map(str, [f"seed {SEED}", *wrong]))
 
 
+@pytest.mark.takes_turns
 async def test_wherever_else_than_at_the_end_they_are_they_have_the_servers_code(sides: Sides) -> None:
     wrong = []
     for stage in (

@@ -49,6 +49,7 @@ async def _left(target: Any, verb: str, update: Any, before: dict[str, Any]) -> 
     return counts, await target.find({}).to_list(None)
 
 
+@pytest.mark.takes_turns
 @pytest.mark.parametrize("primary", list(StoreName))
 async def test_names_that_begin_with_a_dollar(
     tmp_path: Path, mongo_url: str, dynamodb_local_url: str, primary: StoreName

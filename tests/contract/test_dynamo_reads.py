@@ -348,6 +348,7 @@ async def test_a_lookup_over_a_field_that_a_stage_has_written_reads_all(empty: D
 # ---- segments ----
 
 
+@pytest.mark.takes_turns
 async def test_a_large_table_is_scanned_in_segments(
     empty: DynamoStore, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -501,6 +502,7 @@ NUMBERS += [2**60, Int64(2**60 + 1), 2.0**60, 1.5, Decimal128("1.50"), -0.0, 1e3
 NUMBERS += [2**53, 2**53 + 1, float(2**53), 1e-130, 1e-125, Decimal128("1E+30"), 1e30, 0.1 + 0.2, 0.3]
 
 
+@pytest.mark.takes_turns
 async def test_a_filter_on_numbers_and_paths_drops_no_match(empty: DynamoStore, calls: Calls) -> None:
     """Numbers of every type against each other, at the top and below; lists, and values that are kept as BSON."""
     shapes: list[Any] = [*NUMBERS]

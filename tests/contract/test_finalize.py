@@ -107,6 +107,7 @@ async def versioned(shadow: Shadow, place: Place, document: Document) -> None:
     assert await store_of(shadow, place).apply(NAME, Insert(document["_id"], document, fresh_id()), fresh_id())
 
 
+@pytest.mark.takes_turns
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 async def test_every_value_is_the_same_to_the_byte_afterwards(place: Place, shadow: Shadow) -> None:
@@ -243,6 +244,7 @@ async def test_shadow_goes_on_in_phase_off(place: Place, shadow: Shadow) -> None
         assert state.born
 
 
+@pytest.mark.takes_turns
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.drawn_over("place", reason="the same way on from either store")

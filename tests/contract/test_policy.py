@@ -237,6 +237,7 @@ def following(settings: Settings) -> Settings:
     return settings.model_copy(update={"observe": observe})
 
 
+@pytest.mark.takes_turns
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_the_application_has_the_rights_that_it_uses(site: Site, recorder: Recorder) -> None:
@@ -303,6 +304,7 @@ async def test_a_constraint_that_the_application_declares_wants_one_right_more(s
     assert granted(site.policy(settings, Use.UNIQUE)) == every
 
 
+@pytest.mark.takes_turns
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_jobs_have_the_rights_that_they_use(site: Site, recorder: Recorder) -> None:

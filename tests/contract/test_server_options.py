@@ -146,6 +146,7 @@ def test_every_argument_that_goes_on_is_tried() -> None:
     assert len(every) > 60
 
 
+@pytest.mark.takes_turns
 async def test_each_goes_on_to_mongodb_with_the_commands_of_its_call(site: tuple[Shadow, Watched]) -> None:
     shadow, watch = site
     things, missing = shadow["things"], []
@@ -230,6 +231,7 @@ async def test_a_validator_is_passed_by_only_if_the_application_asks(site: tuple
     await assert_level(shadow)
 
 
+@pytest.mark.takes_turns
 async def test_a_time_limit_ends_the_call_as_the_servers(site: tuple[Shadow, Watched]) -> None:
     shadow, _ = site
     things = shadow["things"]
@@ -293,6 +295,7 @@ async def test_a_write_with_an_empty_hint_is_the_servers_error(site: tuple[Shado
     await assert_level(shadow)
 
 
+@pytest.mark.takes_turns
 async def test_with_dynamodb_as_primary_they_change_nothing(
     tmp_path: Path, mongo_url: str, dynamodb_local_url: str
 ) -> None:

@@ -180,6 +180,7 @@ def test_the_written_configuration_loads_and_is_what_was_designed(server: Mongod
     assert (again["blockers"], len(again["collections"])) == (0, 2), "with the reserved field of its own"
 
 
+@pytest.mark.takes_turns
 async def test_the_page_stands_by_itself_light_and_dark(server: Mongod, tmp_path: Path) -> None:
     """Nothing is loaded, nothing runs, nothing is wider than the window."""
     html = tmp_path / "assess.html"

@@ -111,6 +111,7 @@ async def test_a_backfill_is_stopped_gone_on_with_and_survives_its_workers(
     jobs.close()
 
 
+@pytest.mark.takes_turns
 @pytest.mark.slow
 async def test_a_verification_that_loses_its_workers_leaves_nothing_out(
     site: Site, cluster: Dask, tmp_path: Path

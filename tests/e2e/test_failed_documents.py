@@ -86,6 +86,7 @@ async def test_they_are_listed_written_to_a_file_and_tried_again(site: Site, tmp
     assert await site.disagreements() == []
 
 
+@pytest.mark.takes_turns
 async def test_a_retry_that_would_prove_nothing_is_refused(site: Site, tmp_path: Path) -> None:
     fill(site)
     tool = Tool(site, tmp_path, collections={COLLECTION: site.options})

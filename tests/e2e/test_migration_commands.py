@@ -145,6 +145,7 @@ def test_a_plan_leaves_alone_what_has_moved(site: Site, tmp_path: Path) -> None:
     assert asyncio.run(site.disagreements()) == []
 
 
+@pytest.mark.takes_turns
 @pytest.mark.slow
 @pytest.mark.drawn_over("control", reason="the same work, shared through another store")
 @pytest.mark.parametrize("control", ["sqlite", "mongo", "dynamodb-local"])

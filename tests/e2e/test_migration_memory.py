@@ -41,6 +41,7 @@ def watched() -> Iterator[list[int]]:
         task.cancel()
 
 
+@pytest.mark.takes_turns
 @pytest.mark.slow
 @pytest.mark.timeout(7200 if LONG else 120)
 async def test_memory_does_not_grow_with_the_collection(

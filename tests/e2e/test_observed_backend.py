@@ -143,6 +143,7 @@ async def until_every_panel_has_an_answer(backend: Backend, prometheus: Promethe
         until(answered, lambda: f"panels are empty: {waiting}")
 
 
+@pytest.mark.takes_turns
 async def test_every_board_can_be_looked_at(backend: Backend, prometheus: Prometheus, tmp_path: Path) -> None:
     """Drawn where Grafana puts it, in a browser: nothing overlaps or is cut, and a chosen collection is shown alone. A
     picture of each with SHADOW_PICTURES=FOLDER."""

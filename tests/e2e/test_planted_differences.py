@@ -450,6 +450,7 @@ async def test_a_secondary_whose_reads_fail_is_never_all_is_well(site: Site) -> 
     await never_well(site.shadow)
 
 
+@pytest.mark.takes_turns
 async def test_a_lane_that_is_always_full_is_never_all_is_well(site: Site) -> None:
     await works(site.shadow)
     site.shadow._engine.runtime().reads.capacity = 0

@@ -255,6 +255,7 @@ def roughen(shadow: Shadow, rng: random.Random) -> None:
     store._streams.call = call
 
 
+@pytest.mark.takes_turns
 @pytest.mark.timeout(300)
 async def test_under_load_a_process_that_is_killed_is_replaced_and_both_stores_end_equal(
     site: Site, tmp_path: Path
@@ -330,6 +331,7 @@ def by_a_day(site: Site) -> None:
     moved(site, lambda shard: [*shard[:4], shard[4] - 25 * 3600, shard[5]])
 
 
+@pytest.mark.takes_turns
 async def test_where_the_stream_does_not_tell_every_write_the_collection_is_unverified(site: Site) -> None:
     """And it relays on after it."""
     async with relaying(site) as shadow:
@@ -387,6 +389,7 @@ async def test_without_a_stream_it_says_what_to_do_and_closes_the_gate_until_the
         await shadow.close()
 
 
+@pytest.mark.takes_turns
 async def test_the_relay_changes_sides_with_a_flip_and_back(site: Site) -> None:
     site = site.but(primary="mongo")
     mongo = bare_writer(site)
@@ -413,6 +416,7 @@ async def test_the_relay_changes_sides_with_a_flip_and_back(site: Site) -> None:
         assert not await unverified(shadow)
 
 
+@pytest.mark.takes_turns
 async def test_what_dynamodb_deletes_by_itself_goes_from_the_secondary_and_nobody_is_accused(
     site: Site, roomy_dynamodb_local_url: str
 ) -> None:

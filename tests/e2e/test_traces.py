@@ -211,6 +211,7 @@ class _ByParentOnly(Sampler):
         return "by parent only"
 
 
+@pytest.mark.takes_turns
 async def test_the_sampler_of_the_manual_keeps_the_work_of_the_calls_that_it_keeps(
     mongo_url: str, dynamodb_local_url: str, fresh_name: str, tmp_path: Path
 ) -> None:

@@ -182,6 +182,7 @@ async def test_a_new_primary_that_is_slow_wrong_or_throttled_is_left_by_itself_a
     assert told == {"opened": 3, "broken": 3, "taken_back": 3}
 
 
+@pytest.mark.takes_turns
 async def test_a_new_primary_that_refuses_a_query_of_the_application_is_left_by_itself_and_the_operator_is_named(
     watched: Watched,
 ) -> None:

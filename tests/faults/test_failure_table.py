@@ -626,6 +626,7 @@ async def test_a_reader_goes_away(site: Site, new_proxy: Callable[[str], FaultPr
     return shadow
 
 
+@pytest.mark.takes_turns
 @row("a client answers nothing any more, not even a ping")
 async def test_a_client_is_stuck(site: Site) -> Shadow:
     async with site.but(limits={"operation": 1.0}).shadow() as shadow:
@@ -720,6 +721,7 @@ async def test_more_shadow_reads_than_their_lane_holds(place: Place) -> Shadow:
     return shadow
 
 
+@pytest.mark.takes_turns
 @row("a read of the share in `reads`, and the secondary fails, hangs or is down")
 async def test_a_routed_read_of_a_secondary_that_fails(place: Place) -> Shadow:
     async with place.shadow(reads={"dynamo": "100%"}, routed_read=0.2) as shadow:

@@ -79,6 +79,7 @@ async def pair(tmp_path: Path):
         yield pair
 
 
+@pytest.mark.takes_turns
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("secondary", SECONDARY)
 @pytest.mark.parametrize("primary", PRIMARY)

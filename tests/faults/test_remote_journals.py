@@ -159,6 +159,7 @@ async def attempted(work: Any) -> bool:
     return True
 
 
+@pytest.mark.takes_turns
 @pytest.mark.parametrize("keep", [in_mongo, in_dynamo])
 async def test_processes_that_write_the_same_keys_leave_both_stores_equal(
     site: Site, keep: Callable[[Site], Site]

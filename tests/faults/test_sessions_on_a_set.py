@@ -50,6 +50,7 @@ async def shadow(
     drop(own_replica_set.url, fresh_name)
 
 
+@pytest.mark.takes_turns
 async def test_a_transaction_that_the_server_ends(own_replica_set: ReplicaSet, shadow: Shadow) -> None:
     admin = root_client(own_replica_set.primary.url).admin
     limit = {"setParameter": 1, "transactionLifetimeLimitSeconds": 1}

@@ -24,7 +24,7 @@ __all__ = ["for_another_run", "groups", "left"]
 
 T = TypeVar("T")
 
-_SUITES: Final = ("contract", "compat", "simulation", "faults", "races", "e2e")
+_SUITES: Final = ("contract", "compat", "simulation", "faults", "races", "suites", "e2e")
 """Where a third of a test's cases is enough for a run."""
 _TURNS: Final = 3
 """Of so many long tests, or neighbouring cases of a test, a run has one."""

@@ -105,8 +105,8 @@ def test_a_writer_that_touches_every_document_writes_a_bounded_log(report: Repor
 
 def test_one_summary_a_minute_for_all_kinds_together(report: Report, log: Log, hand: Hand) -> None:
     for second in range(300):
-        for number in range(50):
-            report.publish(MismatchConfirmed(mismatch(second * 50 + number)))
+        for number in range(10):
+            report.publish(MismatchConfirmed(mismatch(second * 10 + number)))
             report.publish(noted(Event.INDEX_UNDECLARED, collection="users", index=f"i{number}", advice="none"))
         hand.now += 1
         report.say_held()
@@ -116,7 +116,7 @@ def test_one_summary_a_minute_for_all_kinds_together(report: Report, log: Log, h
     for event in ("mismatch.confirmed", "index.undeclared"):
         written = len(log.of(event))
         assert written == 5 * LINES
-        assert written + sum(each["by_event"][event] for each in summaries) == 300 * 50
+        assert written + sum(each["by_event"][event] for each in summaries) == 300 * 10
 
 
 def test_a_finding_that_is_still_there_is_named_again_after_an_hour(report: Report, log: Log, hand: Hand) -> None:

@@ -213,10 +213,11 @@ def test_a_series_that_an_alert_watches_is_at_zero_before_it_can_rise(metrics: M
     assert at_zero("shadow_mismatches_total", "kind", Kind, **users)
     assert at_zero("shadow_out_of_band_writes_total", "kind", Bypass, **users)
     for verb in Verb:
-        name = "shadow_comparisons_total" if verb in READS else "shadow_write_comparisons_total"
-        labels = {"verb": verb, "store": "dynamo", "role": "secondary", **users}
         metrics.count(ComparisonFinished("users", verb, Verdict.MATCH))
         metrics.count(OperationFinished("users", verb, StoreName.DYNAMO, Role.SECONDARY, Outcome.ACKED, 0.1))
+    for verb in Verb:
+        name = "shadow_comparisons_total" if verb in READS else "shadow_write_comparisons_total"
+        labels = {"verb": verb, "store": "dynamo", "role": "secondary", **users}
         assert at_zero(name, "verdict", Verdict, verb=verb, **users)
         assert at_zero("shadow_operations_total", "outcome", Outcome, **labels)
     metrics.create_all()

@@ -263,8 +263,10 @@ async def test_a_request_ends_with_the_time_of_its_caller_although_it_is_not_can
 
 
 @pytest.mark.takes_turns
-async def test_a_clients_own_adaptive_retries_survive_callers_that_go_away() -> None:
+async def test_a_clients_own_adaptive_retries_survive_callers_that_go_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """They wait on a condition that no cancellation may meet: of a client that was handed in, too."""
+    hurry = Hurry()
+    monkeypatch.setattr("aiobotocore.retries.bucket.Clock.current_time", lambda clock: hurry())
     async with served() as (server, gateway):
         url = gateway._settings.endpoint_url
         config = AioConfig(retries={"mode": "adaptive", "total_max_attempts": 3})
@@ -275,7 +277,7 @@ async def test_a_clients_own_adaptive_retries_survive_callers_that_go_away() -> 
             server.answers = [failed("ThrottlingException")] * 3 + [said(200, {"Item": {"a": {"S": "x"}}})]
             with contextlib.suppress(pymongo.errors.PyMongoError):
                 await get(handed)
-            for turn in range(30):
+            for turn in range(12):
                 callers = [asyncio.create_task(get(handed)) for _ in range(5)]
                 await asyncio.sleep(0.01 * (turn % 4))
                 for each in callers:
@@ -283,6 +285,7 @@ async def test_a_clients_own_adaptive_retries_survive_callers_that_go_away() -> 
                     await asyncio.sleep(0)
                     each.cancel()
                 await asyncio.gather(*callers, return_exceptions=True)
+            hurry.by(30)
             async with asyncio.timeout(120):
                 assert (await get(handed))["Item"] == {"a": {"S": "x"}}
             await handed.close()
