@@ -45,7 +45,7 @@ from shadow.model.schema import IndexSpec, UniqueSpec
 from shadow.stores.dynamo.client.settings import DynamoSettings
 from tests.compat.cases import Answer, Case, verdict
 from tests.support.raw_bson import document, element, int32, text
-from tests.support.shims import audit_of, settings_for
+from tests.support.shims import audit_of, settings_for, without_heartbeats
 from tests.support.topologies import drop, root_url
 
 
@@ -72,7 +72,7 @@ async def sides(mongo_url: str, dynamodb_local_url: str, tmp_path: Path) -> Asyn
         tmp_path, mongo_url, dynamodb_local_url, name, ["things", "others"], primary=StoreName.DYNAMO
     )
     client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(root_url(mongo_url))
-    async with Shadow.from_settings(settings) as shadow:
+    async with Shadow.from_settings(without_heartbeats(settings)) as shadow:
         await shadow.prepare()
         yield Sides(client[f"{name}bare"]["things"], shadow)
     client.close()

@@ -415,7 +415,7 @@ async def test_a_cursor_made_before_the_phase_changed(site: Site) -> None:
 
 async def test_options_that_only_the_driver_can_keep(site: Site) -> None:
     """Asked for in phase `off`, and kept beyond it: refused by the first call that would not keep them."""
-    async with site.shadow(Phase.OFF) as shadow:
+    async with site.shadow(Phase.OFF, heartbeat=60.0) as shadow:  # the next one would undo the route that is set here
         weak = shadow[NAME].with_options(write_concern=pymongo.WriteConcern(w=1, wtimeout=700))
         assert (await weak.insert_one({"_id": 1})).acknowledged
         routes = shadow._engine.parts.routes

@@ -35,6 +35,7 @@ from shadow.surface.collections.routed import RoutedCollection
 from shadow.surface.database.driver_database import NOT_COLLECTIONS
 from shadow.surface.direct.forwarded import ForwardedCollection
 from tests.support.calls import DOCUMENTS, INDEX_CALLS, Call, answer_of, calls, undocumented
+from tests.support.shims import without_heartbeats
 from tests.support.topologies import admit, drop, root_client, root_url
 
 pytestmark = pytest.mark.drawn_over("site", "driver", of=2, reason="each call is forwarded by the same code")
@@ -107,7 +108,7 @@ async def beside(
     bare = connect(url, driver)
     given = connect(url, driver) if handed_in else None
     try:
-        async with Shadow.from_settings(settings, mongo_client=given) as shadow:
+        async with Shadow.from_settings(without_heartbeats(settings), mongo_client=given) as shadow:
             made = Beside(shadow, bare, name, "things")
             try:
                 yield made

@@ -14,14 +14,10 @@ from shadow import Settings, Shadow
 from shadow.errors import ControlError
 from shadow.model.phase import Phase, Route, StoreName
 from tests.contract.test_indexes import settings
+from tests.support.shims import without_heartbeats
 from tests.support.topologies import drop
 
 AFTER = {"expireAfterSeconds": 10**9}
-
-
-def without_heartbeats(made: Settings) -> Settings:
-    """A heartbeat would put the fleet's own routes in the place of those that a test sets."""
-    return made.model_copy(update={"control": made.control.model_copy(update={"heartbeat": 60.0})})
 
 
 def is_routed(shadow: Shadow, primary: StoreName, phase: Phase = Phase.DUAL_WRITE) -> None:

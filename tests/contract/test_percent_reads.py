@@ -16,7 +16,7 @@ from shadow.config import ReadsSettings
 from shadow.model.phase import StoreName, WriteMode
 from shadow.reads.stickiness import place
 from tests.contract.test_collection import SCENARIOS
-from tests.support.shims import assert_level, settings_for
+from tests.support.shims import assert_level, settings_for, without_heartbeats
 from tests.support.surface import Scenario, Seen, assert_same
 from tests.support.topologies import drop
 
@@ -36,7 +36,8 @@ async def shadow(
     # `sync`, so that reads find few open writes and go where they are sent.
     defaults = made.defaults.model_copy(update={"reads": ALL, "writes": WriteMode.SYNC})
     limits = made.limits.model_copy(update={"routed_read": 10.0})
-    async with Shadow.from_settings(made.model_copy(update={"defaults": defaults, "limits": limits})) as shadow:
+    made = without_heartbeats(made.model_copy(update={"defaults": defaults, "limits": limits}))
+    async with Shadow.from_settings(made) as shadow:
         await shadow.prepare()
         yield shadow
     drop(mongo_url, name)

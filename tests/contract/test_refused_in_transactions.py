@@ -100,10 +100,9 @@ async def test_what_the_driver_refuses_leaves_it_as_it_is(shadow: Shadow) -> Non
     await assert_level(shadow)
 
 
+@pytest.mark.parametrize("shadow", [StoreName.DYNAMO], indirect=True)
 async def test_what_only_mongodb_has_leaves_it_as_it_is(shadow: Shadow) -> None:
     """The server would have done it."""
-    if shadow._engine.is_on_mongo("things"):
-        pytest.skip("it does")
     async with session_of(shadow) as session:
         await start(session)
         await shadow["things"].insert_one({"_id": "first"}, session=session)

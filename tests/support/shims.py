@@ -18,7 +18,7 @@ from shadow.stores.dynamo.client.settings import DynamoSettings
 from tests.support.drawn import driver_of
 from tests.support.topologies import admit, drop
 
-__all__ = ["assert_level", "audit_of", "prepared", "settings_for"]
+__all__ = ["assert_level", "audit_of", "prepared", "settings_for", "without_heartbeats"]
 
 QUICK: Final = Limits(recover_every=0.05, settle=0.05, loop_lag=0, write_deadline=20.0, read_deadline=20.0)
 """What settles is soon looked at again; what a busy machine takes long for is no late answer."""
@@ -55,6 +55,11 @@ def settings_for(
         observe=ObserveSettings(noise_share=0.0, holdout=0.0),
         collections={each: CollectionSettings() for each in collections},
     )
+
+
+def without_heartbeats(made: Settings) -> Settings:
+    """A heartbeat would put the fleet's own routes in the place of those that a test sets."""
+    return made.model_copy(update={"control": made.control.model_copy(update={"heartbeat": 60.0})})
 
 
 @asynccontextmanager
