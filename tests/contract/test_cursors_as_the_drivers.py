@@ -35,6 +35,9 @@ RAW: Final[dict[str, Callable[[Any], Any]]] = {
     "raw batches of a pipeline": lambda c: c.aggregate_raw_batches([{"$sort": {"_id": 1}}]),
     "raw batches of a key": lambda c: c.find_raw_batches(5),
     "raw batches of a list": lambda c: c.find_raw_batches([]),
+    "raw batches of a text": lambda c: c.find_raw_batches(""),
+    "raw batches of a number": lambda c: c.find_raw_batches(0),
+    "raw batches of nothing": lambda c: c.find_raw_batches(None),
 }
 
 

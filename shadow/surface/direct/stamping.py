@@ -104,7 +104,7 @@ class Stamping:
         """The driver's verb, and its options. Raises TypeError as the driver does, UnsupportedOperation for arguments
         that name the version."""
         if verb in ("find", "find_one"):
-            return verb, self._found(_bound("find", arguments, options))
+            return verb, self._found(verb, _bound("find", arguments, options))
         if verb == "estimated_document_count":
             return "count_documents", {"filter": self.filter({}), **_bound(verb, arguments, options)}
         given = _bound(verb, arguments, options)
@@ -114,10 +114,11 @@ class Stamping:
             self._take.path("distinct", given["key"])
         return verb, {**given, "filter": self.filter(given.get("filter"))}
 
-    def _found(self, given: Document) -> Document:
+    def _found(self, verb: str, given: Document) -> Document:
         filter = given.get("filter")
         if filter is not None and not isinstance(filter, Mapping):
-            filter = {"_id": filter}
+            # Both drivers take a value for a key in `find_one` alone, and whatever is empty for no filter in `find`.
+            filter = {"_id": filter} if verb == "find_one" or filter else {}
         return {**given, "filter": self.filter(filter), "projection": self.projection(given.get("projection"))}
 
     def filter(self, filter: Any) -> Any:
