@@ -31,7 +31,7 @@ from shadow.errors import ShadowClosed, UnsupportedOperation
 from shadow.model.phase import Phase, StoreName
 from shadow.stores.mongo.drivers import connect
 from tests.support.shims import settings_for
-from tests.support.topologies import drop
+from tests.support.topologies import drop, root_url
 
 PHASES: Final = {
     "off": CollectionSettings(phase=Phase.OFF),
@@ -321,7 +321,7 @@ async def listed(cursor: Any, length: Any) -> Any:
 async def test_a_list_of_any_length_is_answered_as_by_the_driver(
     shadow: Shadow, driver: str, mongo_url: str, length: Any
 ) -> None:
-    bare = connect(mongo_url, driver)[f"{shadow.name}bare"]["things"]
+    bare = connect(root_url(mongo_url), driver)[f"{shadow.name}bare"]["things"]
     try:
         await bare.insert_many([dict(each) for each in DOCUMENTS])
         for kind in ("find", "aggregate"):
