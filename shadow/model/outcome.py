@@ -18,6 +18,7 @@ from bson import errors as bs
 from pymongo import errors as pm
 
 from shadow.errors import JournalError, UnreadableDocument, UnsupportedOperation
+from shadow.model.spans import Span
 
 __all__ = [
     "ASSERTIONS",
@@ -111,12 +112,12 @@ error_codes.yml. AuthenticationFailed is not included: it may come from a reconn
 answer."""
 
 ASSERTIONS: Final = (
-    range(15_000, 18_000),
-    range(28_500, 29_000),
-    range(31_000, 35_000),
-    range(40_000, 41_000),
-    range(50_500, 52_000),
-    range(3_000_000, 13_000_000),
+    Span(15_000, 18_000),
+    Span(28_500, 29_000),
+    Span(31_000, 35_000),
+    Span(40_000, 41_000),
+    Span(50_500, 52_000),
+    Span(3_000_000, 13_000_000),
 )
 """Numbers ("Location16872") of server assertions without a name in error_codes.yml: those of its parsers and
 expressions, which all fail before the statement changes anything. Newer ones derive from issue numbers, hence the last

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import decimal
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from bson import Decimal128, Int64
 
 from shadow.model.order import CONTEXT
+from shadow.model.spans import INT32, INT64
 
 __all__ = ["INT32", "INT64", "add", "decimal_of", "int_of", "multiply", "narrow"]
-
-INT32: Final = range(-(2**31), 2**31)
-INT64: Final = range(-(2**63), 2**63)
 
 
 def decimal_of(value: Any) -> decimal.Decimal:

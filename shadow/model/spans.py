@@ -1,0 +1,27 @@
+"""The whole numbers between two ends; membership takes two comparisons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+__all__ = ["INT32", "INT64", "Span"]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The numbers from `start` up to, but not including, `stop`.
+
+    `in` compares with the two ends. A `range` does so for `int` itself alone: for `Int64` (a subclass), a double or a
+    decimal it tries each of its numbers, which for 64 bits never ends.
+    """
+
+    start: int
+    stop: int
+
+    def __contains__(self, value: Any) -> bool:
+        return bool(self.start <= value < self.stop)
+
+
+INT32: Final = Span(-(2**31), 2**31)
+INT64: Final = Span(-(2**63), 2**63)
