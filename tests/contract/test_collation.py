@@ -150,6 +150,18 @@ REFUSED: Final[dict[str, Any]] = {
     "sort": lambda c: c.find({"email": "x"}, sort=[("email", 1)], collation=EN2).to_list(None),
     "cursor.sort": lambda c: c.find({"email": "x"}).collation(EN2).sort("email").to_list(None),
     "sort.cursor": lambda c: c.find({"email": "x"}).sort("email").collation(EN2).to_list(None),
+    "sort of all": lambda c: c.find({}, sort=[("email", 1), ("_id", 1)], collation=EN2).to_list(None),
+    "cursor.sort of all": lambda c: c.find({}, collation=EN2).sort([("email", 1), ("_id", 1)]).to_list(None),
+    "cursor.collation, sort": lambda c: c.find().collation(EN2).sort([("email", 1), ("_id", 1)]).to_list(None),
+    "sort, cursor.collation": lambda c: c.find().sort([("email", 1), ("_id", 1)]).collation(EN2).to_list(None),
+    "of a clone": lambda c: c.find().collation(EN2).clone().sort([("email", 1), ("_id", 1)]).to_list(None),
+    "numbers, sort": lambda c: c.find({"n": {"$gt": 1}}).collation(EN1).sort("email", -1).to_list(2),
+    "a second one": lambda c: c.find().collation(EN2).collation(EN1).sort([("email", 1), ("_id", 1)]).to_list(None),
+    "cursor.distinct": lambda c: c.find().collation(EN2).distinct("email"),
+    "distinct of some": lambda c: c.find({"n": {"$gt": 0}}, collation=EN2).distinct("email"),
+    "elemMatch": lambda c: c.find({}, {"list": {"$elemMatch": {"$eq": "ADA@X.ORG"}}}, collation=EN2).to_list(None),
+    "cursor.elemMatch": lambda c: c.find({}, {"list": {"$elemMatch": {"$eq": "FF"}}}).collation(EN2).to_list(None),
+    "computed": lambda c: c.find({}, {"is": {"$eq": ["$email", "FF"]}}, collation=EN2).to_list(None),
     "range": lambda c: c.find({"email": {"$gt": "x"}}, collation=EN2).to_list(None),
     "object": lambda c: c.find({"a": {"email": "x"}}, collation=EN2).to_list(None),
     "expression": lambda c: c.find({"$expr": {"$eq": ["$a", "x"]}}, collation=EN2).to_list(None),
@@ -172,10 +184,22 @@ async def test_anything_else_is_mongodbs_or_refused_by_name(
         assert await things.find().to_list(None) == []
         return
     theirs, ours = Seen(), Seen()
+    for c in (bare, things):
+        await stocked(c)
     await theirs(lambda: REFUSED[what](bare))
     await ours(lambda: REFUSED[what](things))
     assert_same(theirs, ours)
     await assert_level(shadow)
+
+
+@pytest.mark.parametrize("none", [None, {"locale": "simple"}], ids=repr)
+async def test_no_collation_takes_back_one_before(things: Collection, bare: Any, none: Any) -> None:
+    theirs, ours = Seen(), Seen()
+    for c, see in ((bare, theirs), (things, ours)):
+        await stocked(c)
+        await see(lambda c=c: c.find({"email": "ADA@X.ORG"}).collation(EN2).collation(none).to_list(None))
+        await see(lambda c=c: c.find().collation(EN2).collation(none).sort("email").to_list(None))
+    assert_same(theirs, ours)
 
 
 TAKEN: Final[tuple[Any, ...]] = (

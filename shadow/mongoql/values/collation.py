@@ -23,6 +23,7 @@ __all__ = [
     "collated",
     "collation_key",
     "compares_texts",
+    "computes",
     "is_collated",
     "predicate_of",
     "uncollated",
@@ -217,6 +218,13 @@ def is_collated(filter: Any) -> bool:
     if isinstance(filter, dict):
         return COLLATED in filter or any(is_collated(each) for each in filter.values())
     return isinstance(filter, list) and any(is_collated(each) for each in filter)
+
+
+def computes(projection: Any) -> bool:
+    """Whether a projection has an operator, which may compare texts."""
+    if isinstance(projection, dict):
+        return any(name.startswith("$") or computes(value) for name, value in projection.items())
+    return isinstance(projection, list) and any(map(computes, projection))
 
 
 def uncollated(filter: Document) -> tuple[Document, Document]:

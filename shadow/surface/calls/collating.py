@@ -11,7 +11,7 @@ from shadow.model.schema import CollationSpec
 from shadow.model.values import normalise
 from shadow.model.version import Document
 from shadow.mongoql.caching import remember_filter
-from shadow.mongoql.values.collation import collated, compares_texts
+from shadow.mongoql.values.collation import collated, compares_texts, computes
 from shadow.surface.calls.arguments import Arguments
 
 __all__ = ["CollatedArguments"]
@@ -44,6 +44,10 @@ class CollatedArguments(Arguments):
 
     def sort(self, key: Any, direction: int | None = None) -> Sort:
         return _refuse("a sort") if key else ()
+
+    def projection(self, projection: Any) -> Document | None:
+        made = super().projection(projection)
+        return _refuse("a projection that compares") if computes(made) else made
 
     def path(self, what: str, path: str) -> str:
         _refuse(what)

@@ -10,6 +10,7 @@ from pymongo.cursor_shared import CursorType
 from pymongo.errors import InvalidOperation, OperationFailure
 
 from shadow.errors import UnsupportedOperation
+from shadow.model.collations import of_query
 from shadow.model.operation import Hit, Query
 from shadow.model.reads import Aggregate, Count, Distinct
 from shadow.model.server_options import given_in, sending
@@ -78,6 +79,8 @@ class ReadVerbs(CollectionBase):
                 raise
             later, batch_size = error, 0
         made = Cursor(self, query, self._pages, self._present, self._take, self._passing).batch_size(batch_size)
+        if query.mongo_only is None:
+            made._compared_by(of_query(options.get("collation")))
         return made if later is None else made._refused(later)
 
     def _is_sendable(self, filter: Any) -> bool:

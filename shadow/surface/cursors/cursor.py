@@ -19,9 +19,10 @@ from pymongo.errors import InvalidOperation, OperationFailure
 from shadow.errors import UnsupportedOperation
 from shadow.model.collations import is_simple, of_query
 from shadow.model.operation import Hit, Query
+from shadow.model.schema import CollationSpec
 from shadow.model.server_options import current, sending
 from shadow.model.version import Document
-from shadow.mongoql.values.collation import collated, uncollated
+from shadow.mongoql.values.collation import collated, computes, uncollated
 from shadow.surface.calls.arguments import Arguments, check_harmless
 from shadow.surface.calls.futures import at_once
 from shadow.surface.calls.hints import check_form
@@ -68,6 +69,7 @@ class Cursor(DriverCursor):
         self._refusal: Exception | None = None
         self._sent = current()
         self._flags = self._flags_sent()
+        self._by: Document = {}
 
     @property
     def collection(self) -> Any:
@@ -81,10 +83,9 @@ class Cursor(DriverCursor):
     # --- options ------------------------------------------------------------------------------------------------
 
     def sort(self, key_or_list: str | Sequence[Any] | Mapping[str, int], direction: int | None = None) -> Self:
-        plain, collation = uncollated(self._query.filter)
-        if collation:  # the order goes by it too
+        if self._by:  # the order goes by it too
             refusal = UnsupportedOperation("cursor.collation with a sort", "DynamoDB orders by bytes")
-            self._pass_on("collation", collation, refusal)._with(filter=plain)
+            self._pass_on("collation", self._by, refusal)._with(filter=uncollated(self._query.filter)[0])
         try:
             return self._with(sort=self._take.sort(key_or_list, direction))
         except UnsupportedOperation as refusal:
@@ -160,15 +161,24 @@ class Cursor(DriverCursor):
     def collation(self, collation: Any) -> Self:
         if not isinstance(collation, dict | Collation) and collation is not None:
             raise TypeError("collation must be a dict, an instance of collation.Collation, or None")
-        self._with()
+        only, plain = self._query.mongo_only, uncollated(self._query.filter)[0]
+        if only is not None and "collation" in only.options:
+            options = {name: value for name, value in only.options.items() if name != "collation"}
+            only = dataclasses.replace(only, options=options)
+        self._with(filter=plain, mongo_only=only)._by = {}
         if collation is None or is_simple(collation):
             return self
         refusal = UnsupportedOperation("cursor.collation", "DynamoDB orders by bytes")
         by = of_query(collation)
-        if by is not None and not self._query.sort and self._query.mongo_only is None:
+        if by is not None and not self._query.sort and only is None and not computes(self._query.projection):
             with contextlib.suppress(UnsupportedOperation):
-                return self._with(filter=collated(self._query.filter, by))
+                return self._with(filter=collated(plain, by))._compared_by(by)
         return self._pass_on("collation", collation, refusal)
+
+    def _compared_by(self, by: CollationSpec | None) -> Self:
+        """Keeps the collation that both stores have: what is asked for later may depend on it too."""
+        self._by = {} if by is None else {"locale": by.locale, "strength": by.strength}
+        return self
 
     def min(self, spec: Sequence[Any]) -> Self:
         """The first key of an index that is read. Only MongoDB has that."""
@@ -182,7 +192,7 @@ class Cursor(DriverCursor):
         """A condition in JavaScript. Only MongoDB has that."""
         if not isinstance(code, str):
             raise TypeError(f"code must be an instance of str or bson.Code, not {type(code)}")
-        plain, collation = uncollated(self._query.filter)
+        plain, collation = uncollated(self._query.filter)[0], self._by
         refusal = UnsupportedOperation("cursor.where", "DynamoDB runs no JavaScript", hint="$expr")
         only = self._query.mongo_only or self._passing(refusal).mongo_only
         made = self._with(filter={**plain, "$where": Code(code)}, mongo_only=only)
@@ -324,7 +334,7 @@ class Cursor(DriverCursor):
     def clone(self) -> Cursor:
         """A new cursor with the same options, at the start."""
         made = Cursor(self._collection, copy.copy(self._query), self._pages, self._present, self._take, self._passing)
-        made._sent, made._flags, made._refusal = self._sent, self._flags, self._refusal
+        made._sent, made._flags, made._refusal, made._by = self._sent, self._flags, self._refusal, self._by
         return made
 
     def __copy__(self) -> Cursor:

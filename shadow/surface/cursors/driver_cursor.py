@@ -14,6 +14,7 @@ from pymongo.errors import InvalidOperation
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.operation import Query
+from shadow.model.version import Document
 from shadow.mongoql.values.collation import uncollated
 from shadow.stores.mongo.drivers import cursor_class
 from shadow.surface.calls.futures import at_once, begun, driver_kind, is_motor
@@ -185,6 +186,8 @@ class DriverCursor(MotorReads):
     """A base of `Cursor`, which has the documents."""
 
     _query: Query
+    _by: Document
+    """The collation that both stores have, if the query has one."""
     _sent: Mapping[str, Any]
     _fetched: int
     _started: bool
@@ -219,12 +222,12 @@ class DriverCursor(MotorReads):
         """The distinct values at a path among the documents that match; `sort`, `skip` and `limit` do not count."""
         if self._refusal is not None:
             return begun(self._collection, _raised(self._refusal))
-        filter, collation = uncollated(self._query.filter)
+        filter = uncollated(self._query.filter)[0]
         only = {} if self._query.mongo_only is None else dict(self._query.mongo_only.options)
         given = {
             "comment": self._sent.get("comment"),
             "maxTimeMS": self._sent.get("max_time_ms"),
-            "collation": only.get("collation", collation or None),
+            "collation": only.get("collation", self._by or None),
         }
         options = {name: value for name, value in given.items() if value is not None}
         return self._collection.distinct(key, filter, **options)
