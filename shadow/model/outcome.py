@@ -18,7 +18,7 @@ from bson import errors as bs
 from pymongo import errors as pm
 
 from shadow.errors import JournalError, UnreadableDocument, UnsupportedOperation
-from shadow.model.spans import Span
+from shadow.model.intervals import Interval
 
 __all__ = [
     "ASSERTIONS",
@@ -112,12 +112,12 @@ error_codes.yml. AuthenticationFailed is not included: it may come from a reconn
 answer."""
 
 ASSERTIONS: Final = (
-    Span(15_000, 18_000),
-    Span(28_500, 29_000),
-    Span(31_000, 35_000),
-    Span(40_000, 41_000),
-    Span(50_500, 52_000),
-    Span(3_000_000, 13_000_000),
+    Interval(15_000, 18_000),
+    Interval(28_500, 29_000),
+    Interval(31_000, 35_000),
+    Interval(40_000, 41_000),
+    Interval(50_500, 52_000),
+    Interval(3_000_000, 13_000_000),
 )
 """Numbers ("Location16872") of server assertions without a name in error_codes.yml: those of its parsers and
 expressions, which all fail before the statement changes anything. Newer ones derive from issue numbers, hence the last

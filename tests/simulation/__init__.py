@@ -90,7 +90,7 @@ Assumptions
 -----------
 
 `limit` (`limits.operation`) covers one operation on the primary: to open the intent may take a quarter of it (what
-took longer is opened anew), a request takes effect within five eighths of it or never (both requests of a batch
+took longer is opened again), a request takes effect within five eighths of it or never (both requests of a batch
 together: the server's limit of time is that of the operation), and the clocks of two processes differ by at most an
 eighth. No process stands still for that long between two steps without noticing. All faults end.
 

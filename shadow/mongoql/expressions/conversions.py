@@ -15,8 +15,8 @@ from bson import Code, Decimal128, Int64, ObjectId, Timestamp
 from pymongo.errors import OperationFailure
 
 from shadow.errors import UnsupportedOperation
+from shadow.model.intervals import Interval
 from shadow.model.order import CONTEXT, millis
-from shadow.model.spans import Span
 from shadow.mongoql.expressions.containers import nullish
 from shadow.mongoql.expressions.date_texts import iso_text, parsed_text
 from shadow.mongoql.expressions.moments import date_of, is_date, moment_of
@@ -82,7 +82,7 @@ def text_of(value: Any) -> str:
 # -- numbers ------------------------------------------------------------------------------------------------------
 
 
-def _whole(name: str, bits: Span) -> Callable[[Any], int]:
+def _whole(name: str, bits: Interval) -> Callable[[Any], int]:
     def convert(value: Any) -> int:
         kind = type(value)
         if kind is bool or kind is int or kind is Int64:
@@ -108,7 +108,7 @@ def _whole(name: str, bits: Span) -> Callable[[Any], int]:
     return convert
 
 
-def _truncated(value: float, bits: Span) -> int:
+def _truncated(value: float, bits: Interval) -> int:
     if not math.isfinite(value):
         raise _failed("Attempt to convert NaN or infinity value to integer type")
     if not bits.start <= value <= bits.stop - 1:

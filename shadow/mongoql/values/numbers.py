@@ -8,8 +8,8 @@ from typing import Any
 
 from bson import Decimal128, Int64
 
+from shadow.model.intervals import INT32, INT64
 from shadow.model.order import CONTEXT
-from shadow.model.spans import INT32, INT64
 
 __all__ = ["INT32", "INT64", "add", "decimal_of", "int_of", "multiply", "narrow"]
 

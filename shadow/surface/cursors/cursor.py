@@ -83,9 +83,9 @@ class Cursor(DriverCursor):
     # --- options ------------------------------------------------------------------------------------------------
 
     def sort(self, key_or_list: str | Sequence[Any] | Mapping[str, int], direction: int | None = None) -> Self:
-        if self._by:  # the order goes by it too
+        if self._by:  # the order depends on it too
             refusal = UnsupportedOperation("cursor.collation with a sort", "DynamoDB orders by bytes")
-            self._pass_on("collation", self._by, refusal)._with(filter=uncollated(self._query.filter)[0])
+            self._pass_on("collation", self._by, refusal)
         try:
             return self._with(sort=self._take.sort(key_or_list, direction))
         except UnsupportedOperation as refusal:
@@ -192,11 +192,9 @@ class Cursor(DriverCursor):
         """A condition in JavaScript. Only MongoDB has that."""
         if not isinstance(code, str):
             raise TypeError(f"code must be an instance of str or bson.Code, not {type(code)}")
-        plain, collation = uncollated(self._query.filter)[0], self._by
         refusal = UnsupportedOperation("cursor.where", "DynamoDB runs no JavaScript", hint="$expr")
-        only = self._query.mongo_only or self._passing(refusal).mongo_only
-        made = self._with(filter={**plain, "$where": Code(code)}, mongo_only=only)
-        return made._pass_on("collation", collation, refusal) if collation else made
+        self._alone(refusal, {})
+        return self._with(filter={**self._query.filter, "$where": Code(code)})
 
     def _bound(self, name: str, spec: Any) -> Self:
         if not isinstance(spec, list | tuple):
@@ -206,9 +204,16 @@ class Cursor(DriverCursor):
 
     def _pass_on(self, name: str, value: Any, refusal: UnsupportedOperation) -> Self:
         """Gives the query one of the driver's options, for MongoDB alone."""
+        return self._alone(refusal, {name: value})
+
+    def _alone(self, refusal: UnsupportedOperation, options: Document) -> Self:
+        """Leaves the query to MongoDB, with these options of the driver, and with the collation that both stores had.
+        Raises the refusal where MongoDB is not asked."""
         only = self._query.mongo_only or self._passing(refusal).mongo_only
         assert only is not None
-        return self._with(mongo_only=dataclasses.replace(only, options={**only.options, name: value}))
+        given = {"collation": self._by, **options} if self._by else options
+        only = dataclasses.replace(only, options={**only.options, **given})
+        return self._with(filter=uncollated(self._query.filter)[0], mongo_only=only)
 
     def _with(self, **changes: Any) -> Self:
         if self._started:

@@ -11,8 +11,8 @@ from bson import Int64
 from pymongo.errors import OperationFailure
 
 import shadow
+from shadow.model.intervals import INT32, INT64
 from shadow.model.outcome import Outcome, classify
-from shadow.model.spans import INT32, INT64
 from tests.support.cases import each_of
 
 LONGEST = 100_000

@@ -1,15 +1,15 @@
-"""The whole numbers between two ends; membership takes two comparisons."""
+"""Intervals of whole numbers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Final
 
-__all__ = ["INT32", "INT64", "Span"]
+__all__ = ["INT32", "INT64", "Interval"]
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class Interval:
     """The numbers from `start` up to, but not including, `stop`.
 
     `in` compares with the two ends. A `range` does so for `int` itself alone: for `Int64` (a subclass), a double or a
@@ -23,5 +23,5 @@ class Span:
         return bool(self.start <= value < self.stop)
 
 
-INT32: Final = Span(-(2**31), 2**31)
-INT64: Final = Span(-(2**63), 2**63)
+INT32: Final = Interval(-(2**31), 2**31)
+INT64: Final = Interval(-(2**63), 2**63)
